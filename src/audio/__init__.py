@@ -1,0 +1,1 @@
+"""Sound, and nothing but sound: formats, conversion, voice detection, WAV."""
