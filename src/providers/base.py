@@ -150,7 +150,7 @@ class ProviderSink(Protocol):
     """What a call offers its provider. Both methods are synchronous and return quickly."""
 
     def audio(self, item_id: str, chunk: bytes) -> None:
-        """A piece of what the agent says, any length, as fast as it comes, in the provider's output format."""
+        """A piece of what the agent says, any length, as fast as it comes, in ``output_format``."""
 
     def event(self, event: ProviderEvent) -> None: ...
 
@@ -174,7 +174,7 @@ class Provider(Protocol):
         """The caller cut in, having heard this much of ``item_id`` and nothing of what came after it."""
 
     def say(self, text: str) -> None:
-        """Says ``text`` in the agent's voice, as an item of its own, as soon as the agent is free to speak."""
+        """Says ``text`` as an item of its own, as soon as the agent is free to speak."""
 
     def caller_turn_ended(self) -> None:
         """The call's own detector heard the end of the caller's turn (only when ``owns_turns`` is false)."""

@@ -39,7 +39,7 @@ class SpeechToText(Protocol):
         """
 
     def push(self, frame: bytes) -> None:
-        """One frame; never waits. Frames outside a segment may be ignored by recognisers that need no context."""
+        """One frame; never waits. What lies outside a segment may be ignored."""
 
     def segment_ended(self) -> None:
         """The speaker paused: a final Transcript is wanted soon. A new segment may start before it comes."""
