@@ -161,10 +161,14 @@ class Provider(Protocol):
     @property
     def capabilities(self) -> Capabilities: ...
 
+    @property
+    def frames_dropped(self) -> int:
+        """Frames of the caller that could not be passed on in time."""
+
     async def run(self, sink: ProviderSink) -> None:
         """Connects, greets, converses. Returns when the provider ended the conversation in good order.
 
-        Cancelling it closes everything that it opened. Raises ProviderError when it cannot go on.
+        Cancelling it closes everything that it opened, within two seconds. Raises ProviderError when it cannot go on.
         """
 
     def push_audio(self, frame: bytes) -> None:

@@ -1,0 +1,23 @@
+"""The few sentences that ship with the engine, for when nobody else can speak."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import resources
+
+from audio.convert import converter
+from audio.formats import AudioFormat
+from audio.wav import read_wav
+from engine.coordinator import Clip
+
+_FILES: Mapping[Clip, str] = {Clip.ONE_MOMENT: "one_moment.wav", Clip.APOLOGY: "apology.wav"}
+
+
+def load_clips(wire: AudioFormat) -> Mapping[Clip, bytes]:
+    """All clips in the format of the wire. Raises UnsupportedConversion for another rate than 8 kHz."""
+    clips = {}
+    for clip, name in _FILES.items():
+        with resources.as_file(resources.files("engine") / "sounds" / name) as path:
+            sound, recorded = read_wav(path)
+        clips[clip] = converter(recorded, wire)(sound)
+    return clips

@@ -1,0 +1,470 @@
+"""Whose turn it is: a state machine that takes events and gives commands.
+
+Synchronous, with the time handed in: it is tested with a clock of the test's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from engine.ending import EndReason
+from engine.playback import PlayoutDrained, PlayoutEvent, PlayoutFinished, PlayoutStalled, PlayoutStarted
+from providers.base import (
+    CallerSpeechDismissed,
+    CallerSpeechStarted,
+    CallerSpeechStopped,
+    CallerText,
+    ProviderEvent,
+    ReplyEnded,
+)
+
+CLOSING_LIMIT_S = 12.0
+"""The longest a last sentence may take before the call ends without it."""
+CLOSING_QUIET_S = 0.4
+"""An agent that hangs up and has been silent for this long has said its goodbye."""
+CALLER_SPEECH_LIMIT_S = 60.0
+"""A caller who has been speaking for this long without a word recognised is taken for noise."""
+
+
+class Turn(StrEnum):
+    CONNECTING = "connecting"
+    """No sound yet."""
+    FAILED = "failed"
+    """No sound yet, and the provider is lost already: there is an apology to make."""
+    GREETING_DUE = "greeting_due"
+    AGENT_SPEAKING = "agent_speaking"
+    SUSPENDED = "suspended"
+    """The agent is held: the caller may have begun to speak."""
+    GUARDED = "guarded"
+    """Speech right after the agent's last sample: its own tail, unless it goes on."""
+    CALLER_SPEAKING = "caller_speaking"
+    REPLY_DUE = "reply_due"
+    LISTENING = "listening"
+    """Nobody speaks and it is the caller's turn."""
+    CLOSING = "closing"
+    """The last sentence is being said."""
+    ENDED = "ended"
+
+
+_SILENT = frozenset({Turn.CONNECTING, Turn.FAILED})
+
+
+@dataclass(slots=True, frozen=True)
+class MediaConnected:
+    """Sound flows both ways from now on."""
+
+    greeting_due: bool
+
+
+@dataclass(slots=True, frozen=True)
+class KeyPressed:
+    digit: str
+
+
+@dataclass(slots=True, frozen=True)
+class ProviderLost:
+    """The provider cannot go on; what it has delivered is still played."""
+
+
+@dataclass(slots=True, frozen=True)
+class HangupWanted:
+    """The agent wants to end the call, once its goodbye was heard."""
+
+
+@dataclass(slots=True, frozen=True)
+class ToolStarted:
+    """A tool runs; a reply follows from its result."""
+
+
+@dataclass(slots=True, frozen=True)
+class ToolFinished:
+    """The provider has been given a tool's result."""
+
+
+ConversationEvent = (
+    MediaConnected
+    | KeyPressed
+    | ProviderLost
+    | HangupWanted
+    | ToolStarted
+    | ToolFinished
+    | ProviderEvent
+    | PlayoutEvent
+)
+
+
+class Clip(StrEnum):
+    """Sentences that ship with the engine."""
+
+    ONE_MOMENT = "one_moment"
+    APOLOGY = "apology"
+
+
+CLIP_PREFIX = "clip:"
+"""Begins the id of every item that plays a clip, as no provider's item does."""
+
+
+@dataclass(slots=True, frozen=True)
+class Pause:
+    """Hold the agent's playback."""
+
+
+@dataclass(slots=True, frozen=True)
+class Resume:
+    """Let the agent's playback go on where it was held."""
+
+
+@dataclass(slots=True, frozen=True)
+class CutAgent:
+    """Drop what the agent has not said yet and tell the provider what was heard."""
+
+
+@dataclass(slots=True, frozen=True)
+class Say:
+    """Have the agent say this."""
+
+    text: str
+
+
+@dataclass(slots=True, frozen=True)
+class PlayClip:
+    """Play a sentence that ships with the engine."""
+
+    clip: Clip
+
+
+@dataclass(slots=True, frozen=True)
+class EndCall:
+    reason: EndReason
+
+
+Command = Pause | Resume | CutAgent | Say | PlayClip | EndCall
+
+
+@dataclass(slots=True, frozen=True)
+class ConversationRules:
+    """The knobs of a conversation; durations in the unit of their name."""
+
+    barge_in: bool = True
+    post_tts_end_protection_ms: float = 250
+    resume_after_ms: float = 1000
+    fallback_timeout_ms: float = 2500
+    stall_timeout_s: float = 8
+    no_input_timeout_s: float = 10
+    max_check_ins: int = 2
+    check_in: str = "Are you still there?"
+    goodbye: str = "Goodbye."
+    max_call_s: float = 3600
+
+
+@dataclass(slots=True)
+class ConversationStats:
+    barge_ins: int = 0
+    false_barge_ins: int = 0
+    """Times that the agent was held and went on."""
+    tails_ignored: int = 0
+    """Sounds right after the agent's last sample that did not last."""
+    fillers: int = 0
+    """Sentences of our own, played because nothing else was heard for too long."""
+    check_ins: int = 0
+
+
+class ConversationCoordinator:
+    """Decides who speaks. ``handle`` and ``advance`` return what is to be done, in order.
+
+    ``advance`` is to be called when ``deadline`` has come (and may be called at any time).
+    """
+
+    def __init__(self, rules: ConversationRules, agent_speaking: Callable[[], bool]) -> None:
+        """``agent_speaking`` tells, off the ledger, whether the agent has something begun or queued."""
+        self._rules = rules
+        self._agent_speaking = agent_speaking
+        self.turn = Turn.CONNECTING
+        self.stats = ConversationStats()
+        self._since = 0.0
+        """When the present turn began."""
+        self._quiet_since = 0.0
+        """When the caller last heard or said something."""
+        self._progress_at = 0.0
+        """When the provider last was given the turn, or was heard."""
+        self._connected_at = 0.0
+        self._agent_ended_at = float("-inf")
+        self._reply_expected = False
+        """The provider is to say something, or to say more."""
+        self._tools_running = 0
+        self.reply_due_since: float | None = None
+        """When the caller stopped speaking, until the first sample of the reply."""
+        self._check_ins = 0
+        self._closing_reason = EndReason.AGENT_HUNG_UP
+
+    @property
+    def gating(self) -> bool:
+        """The agent has the floor, or had it a moment ago: the caller's speech is weighed as a barge-in."""
+        return self.turn in (Turn.AGENT_SPEAKING, Turn.SUSPENDED, Turn.GUARDED)
+
+    def handle(self, event: ConversationEvent, now: float) -> list[Command]:
+        """Takes one event; returns the commands that follow from it."""
+        if self.turn is Turn.ENDED:
+            return []
+        match event:
+            case MediaConnected(greeting_due=greeting_due):
+                return self._media_connected(greeting_due, now)
+            case PlayoutStarted(item_id=item_id):
+                self._agent_started(item_id, now)
+            case PlayoutDrained():
+                return self._agent_ended(now)
+            case PlayoutStalled(item_id=item_id) | PlayoutFinished(item_id=item_id):
+                self._heard(item_id, now)
+            case CallerSpeechStarted(certain=certain):
+                return self._caller_started(certain, now)
+            case CallerSpeechDismissed():
+                return self._caller_dismissed(now)
+            case CallerSpeechStopped(since_voice_ms=since_ms):
+                return self._caller_stopped(now, since_ms)
+            case CallerText(text=text):
+                if text:
+                    self._caller_is_there(now)
+            case KeyPressed():
+                self._caller_is_there(now)
+            case ReplyEnded(status=status):
+                return self._reply_ended(status, now)
+            case ToolStarted():
+                self._tool_started(now)
+            case ToolFinished():
+                self._tools_running -= 1
+                self._reply_expected = True
+            case HangupWanted() if self.turn in _SILENT:
+                return self._end(EndReason.AGENT_HUNG_UP)
+            case HangupWanted():
+                self._tools_running = 0
+                self._close(EndReason.AGENT_HUNG_UP, now)
+            case ProviderLost():
+                return self._give_up(EndReason.PROVIDER_FAILED, now)
+        return []
+
+    def deadline(self) -> float | None:
+        """When ``advance`` has something to do next, unless an event comes first."""
+        if self.turn in _SILENT or self.turn is Turn.ENDED:
+            return None
+        call_limit = self._connected_at + self._rules.max_call_s
+        match self.turn:
+            case Turn.GREETING_DUE | Turn.REPLY_DUE:
+                own = min(self._filler_at(), self._progress_at + self._rules.stall_timeout_s)
+            case Turn.SUSPENDED:
+                own = self._since + self._rules.resume_after_ms / 1000
+            case Turn.GUARDED:
+                own = self._protected_until()
+            case Turn.CALLER_SPEAKING:
+                own = max(self._since, self._quiet_since) + CALLER_SPEECH_LIMIT_S
+            case Turn.LISTENING:
+                own = self._quiet_since + self._rules.no_input_timeout_s
+            case Turn.CLOSING:
+                return self._closing_at()
+            case _:
+                own = call_limit
+        return min(own, call_limit)
+
+    def advance(self, now: float) -> list[Command]:
+        """Does what is due at ``now``."""
+        due = self.deadline()
+        if due is None or now < due:
+            return []
+        if self.turn is Turn.CLOSING:
+            return self._end(self._closing_reason)
+        if now >= self._connected_at + self._rules.max_call_s:
+            return [CutAgent(), *self._say_goodbye(EndReason.MAX_DURATION, now)]
+        match self.turn:
+            case Turn.GREETING_DUE | Turn.REPLY_DUE:
+                return self._nothing_heard(now)
+            case Turn.SUSPENDED:
+                self.stats.false_barge_ins += 1
+                self._rest(now)
+                return [Resume()]
+            case Turn.GUARDED:
+                return self._caller_speaks(now)
+            case Turn.CALLER_SPEAKING:
+                self._quiet_since = now
+                self._rest(now)
+            case Turn.LISTENING:
+                return self._no_input(now)
+        return []
+
+    @property
+    def _reply_pending(self) -> bool:
+        return self._reply_expected or self._tools_running > 0
+
+    def _media_connected(self, greeting_due: bool, now: float) -> list[Command]:
+        self._connected_at = self._quiet_since = self._progress_at = now
+        if self.turn is Turn.FAILED:
+            return self._give_up(EndReason.PROVIDER_FAILED, now)
+        self._reply_expected = greeting_due
+        self._enter(Turn.GREETING_DUE if greeting_due else Turn.LISTENING, now)
+        return []
+
+    def _agent_started(self, item_id: str, now: float) -> None:
+        self._heard(item_id, now)
+        if not item_id.startswith(CLIP_PREFIX):
+            self.reply_due_since = None
+        if self.turn not in (Turn.GUARDED, Turn.SUSPENDED, Turn.CLOSING):
+            self._enter(Turn.AGENT_SPEAKING, now)
+
+    def _heard(self, item_id: str, now: float) -> None:
+        """The caller hears something; only what the provider made shows that the provider is alive."""
+        self._quiet_since = now
+        if not item_id.startswith(CLIP_PREFIX):
+            self._progress_at = now
+
+    def _agent_ended(self, now: float) -> list[Command]:
+        self._agent_ended_at = self._quiet_since = now
+        if self.turn is Turn.CLOSING:
+            return [] if self._reply_pending else self._end(self._closing_reason)
+        if self.turn in (Turn.AGENT_SPEAKING, Turn.SUSPENDED):
+            self._rest(now)
+        return []
+
+    def _tool_started(self, now: float) -> None:
+        self._tools_running += 1
+        self._progress_at = now
+        if self.turn is Turn.LISTENING:
+            self._enter(Turn.REPLY_DUE, now)
+
+    def _caller_started(self, certain: bool, now: float) -> list[Command]:
+        if self.turn in _SILENT or self.turn is Turn.CLOSING:
+            return []
+        if self.turn is Turn.AGENT_SPEAKING and not self._rules.barge_in:
+            return []
+        if now < self._protected_until() and not self._agent_speaking():
+            if self.turn is not Turn.GUARDED:
+                self._enter(Turn.GUARDED, now)
+            return []
+        if certain:
+            return self._caller_speaks(now)
+        if self.turn in (Turn.AGENT_SPEAKING, Turn.REPLY_DUE):
+            self._enter(Turn.SUSPENDED, now)
+            return [Pause()]
+        return []
+
+    def _caller_speaks(self, now: float) -> list[Command]:
+        """It is the caller, beyond doubt: the agent yields."""
+        self._caller_is_there(now)
+        speaking = self._agent_speaking()
+        yields = speaking or self._reply_pending
+        if speaking:
+            self.stats.barge_ins += 1
+        self._reply_expected = False
+        self.reply_due_since = None
+        self._enter(Turn.CALLER_SPEAKING, now)
+        return [CutAgent()] if yields else []
+
+    def _caller_dismissed(self, now: float) -> list[Command]:
+        match self.turn:
+            case Turn.SUSPENDED:
+                self.stats.false_barge_ins += 1
+                self._rest(now)
+                return [Resume()]
+            case Turn.GUARDED:
+                self.stats.tails_ignored += 1
+                self._rest(now)
+            case Turn.CALLER_SPEAKING:
+                self._rest(now)
+        return []
+
+    def _caller_stopped(self, now: float, since_voice_ms: float) -> list[Command]:
+        """The provider closed the caller's turn: whatever was in doubt, it was speech."""
+        if self.turn in _SILENT or self.turn is Turn.CLOSING:
+            return []
+        if self.turn is Turn.AGENT_SPEAKING and not self._rules.barge_in:
+            return []
+        commands = self._caller_speaks(now) if self.turn is not Turn.CALLER_SPEAKING else []
+        self._caller_is_there(now)
+        self.reply_due_since = now - since_voice_ms / 1000
+        self._expect_reply(now)
+        return commands
+
+    def _caller_is_there(self, now: float) -> None:
+        self._quiet_since = now
+        self._check_ins = 0
+
+    def _reply_ended(self, status: str, now: float) -> list[Command]:
+        if status == "cancelled":
+            return []
+        self._reply_expected = False
+        if self._agent_speaking():
+            return []
+        if self.turn is Turn.CLOSING:
+            return self._end(self._closing_reason)
+        if self.turn in (Turn.REPLY_DUE, Turn.GREETING_DUE):
+            self._rest(now)
+        return []
+
+    def _rest(self, now: float) -> None:
+        """Goes back to what the facts say, after a doubt was settled or the agent fell silent."""
+        if self._agent_speaking():
+            self._enter(Turn.AGENT_SPEAKING, now)
+        elif self._reply_pending:
+            self._enter(Turn.REPLY_DUE, now)
+        else:
+            self._enter(Turn.LISTENING, now)
+
+    def _expect_reply(self, now: float) -> None:
+        self._reply_expected = True
+        self._progress_at = now
+        self._enter(Turn.REPLY_DUE, now)
+
+    def _nothing_heard(self, now: float) -> list[Command]:
+        if now >= self._progress_at + self._rules.stall_timeout_s:
+            return self._give_up(EndReason.PROVIDER_STALLED, now)
+        self._quiet_since = now
+        self.stats.fillers += 1
+        return [PlayClip(Clip.ONE_MOMENT)]
+
+    def _no_input(self, now: float) -> list[Command]:
+        self._quiet_since = now
+        if self._check_ins >= self._rules.max_check_ins:
+            return self._say_goodbye(EndReason.NO_INPUT, now)
+        self._check_ins += 1
+        self.stats.check_ins += 1
+        self._expect_reply(now)
+        return [Say(self._rules.check_in)]
+
+    def _say_goodbye(self, reason: EndReason, now: float) -> list[Command]:
+        self._reply_expected = True
+        self._close(reason, now)
+        return [Say(self._rules.goodbye)]
+
+    def _give_up(self, reason: EndReason, now: float) -> list[Command]:
+        if self.turn is Turn.CONNECTING:
+            self._enter(Turn.FAILED, now)
+            return []
+        self._reply_expected = False
+        self._tools_running = 0
+        held: list[Command] = [Resume()] if self.turn is Turn.SUSPENDED else []
+        self._close(reason, now)
+        return [*held, PlayClip(Clip.APOLOGY)]
+
+    def _close(self, reason: EndReason, now: float) -> None:
+        self._closing_reason = reason
+        self._quiet_since = now
+        self._enter(Turn.CLOSING, now)
+
+    def _closing_at(self) -> float:
+        limit = self._since + CLOSING_LIMIT_S
+        if self._agent_speaking() or self._closing_reason is not EndReason.AGENT_HUNG_UP:
+            return limit
+        return min(limit, self._quiet_since + CLOSING_QUIET_S)
+
+    def _end(self, reason: EndReason) -> list[Command]:
+        self.turn = Turn.ENDED
+        return [EndCall(reason)]
+
+    def _protected_until(self) -> float:
+        return self._agent_ended_at + self._rules.post_tts_end_protection_ms / 1000
+
+    def _filler_at(self) -> float:
+        return max(self._quiet_since, self._since) + self._rules.fallback_timeout_ms / 1000
+
+    def _enter(self, turn: Turn, now: float) -> None:
+        self.turn = turn
+        self._since = now

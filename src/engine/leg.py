@@ -1,0 +1,158 @@
+"""A call's end in Asterisk: the caller's channel, bridged with a media channel of ours."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import structlog
+
+from engine.ending import EndReason
+from engine.sessions import Session
+from transport.ari import AriClient, AriError, AriNotFound
+from transport.media import Closed, Connected, DtmfReceived, MediaTransport, PortEvent
+
+log = structlog.get_logger(__name__)
+
+MEDIA_TIMEOUT_S = 5.0
+ARI_TEARDOWN_LIMIT_S = 3.0
+SOCKET_DRAIN_LIMIT_S = 2.0
+"""How long Asterisk may take to drop the media socket before we do."""
+
+_CALLER_LEFT = frozenset({"ChannelHangupRequest", "StasisEnd", "ChannelDestroyed"})
+_MEDIA_LEFT = frozenset({"StasisEnd", "ChannelDestroyed"})
+
+
+class Leg:
+    """Answers, bridges and takes down again. Reports the first thing that ends the call, and keys."""
+
+    def __init__(
+        self,
+        session: Session,
+        ari: AriClient,
+        transport: MediaTransport,
+        *,
+        on_over: Callable[[EndReason], None],
+        on_key: Callable[[str], None],
+    ) -> None:
+        self._ids = session.ids
+        self._port = session.port
+        self._ari = ari
+        self._transport = transport
+        self._on_over = on_over
+        self._on_key = on_key
+        self._log = log.bind(call_id=session.call_id)
+        loop = asyncio.get_running_loop()
+        self._media_in_stasis: asyncio.Future[None] = loop.create_future()
+        self._port_connected: asyncio.Future[None] = loop.create_future()
+        self._port_closed = asyncio.Event()
+        self._over = asyncio.Event()
+        self._caller_gone = False
+        self.answered_at = 0.0
+        self._port.on_event = self._on_port_event
+
+    def on_ari(self, event: Mapping[str, Any]) -> None:
+        """Takes an event about one of this call's channels; in order, synchronously."""
+        kind = event["type"]
+        channel = event.get("channel", {}).get("id")
+        if channel == self._ids.media_channel:
+            if kind == "StasisStart":
+                _settle(self._media_in_stasis)
+            elif kind in _MEDIA_LEFT:
+                self._report(EndReason.MEDIA_LOST)
+        elif channel == self._ids.caller_channel and kind in _CALLER_LEFT:
+            self._caller_gone = self._caller_gone or kind != "ChannelHangupRequest"
+            self._report(EndReason.CALLER_HUNG_UP)
+
+    async def set_up(self) -> bool:
+        """Answers and connects the sound; False when the call was over before that. Raises AriError."""
+        ids, ari = self._ids, self._ari
+        # All three at once; those that succeed are let finish when one fails, so that they can be taken down.
+        await _all_done(
+            self._answer(),
+            ari.create_bridge(ids.bridge, f"call {ids.caller_channel}"),
+            ari.external_media(ids.media_channel, self._transport.external_media(ids.media)),
+        )
+        if not await self._media_is_up():
+            return False
+        await ari.add_to_bridge(ids.bridge, ids.caller_channel, ids.media_channel)
+        return not self._over.is_set()
+
+    def give_up(self) -> None:
+        """Lets a set-up that is under way know that the call is over."""
+        self._over.set()
+
+    async def take_down(self) -> None:
+        """Leaves nothing behind in Asterisk. What does not answer in time is left to the reaper."""
+        ids, ari = self._ids, self._ari
+        steps: list[Awaitable[None]] = [ari.hang_up(ids.media_channel), ari.destroy_bridge(ids.bridge)]
+        if not self._caller_gone:
+            steps.append(ari.hang_up(ids.caller_channel))
+        for error in (
+            await _within(ARI_TEARDOWN_LIMIT_S, asyncio.gather(*steps, return_exceptions=True)) or ()
+        ):
+            if isinstance(error, AriError) and not isinstance(error, AriNotFound):
+                self._log.warning("teardown_step_failed", error=str(error))
+            elif isinstance(error, BaseException) and not isinstance(error, AriError):
+                raise error
+        # Asterisk drops the socket with the channel; closing it first would leave it in CLOSE_WAIT there.
+        if self._port_connected.done():
+            await _within(SOCKET_DRAIN_LIMIT_S, self._port_closed.wait())
+        self._port.close()
+
+    async def _answer(self) -> None:
+        await self._ari.answer(self._ids.caller_channel)
+        self.answered_at = time.monotonic()
+
+    async def _media_is_up(self) -> bool:
+        """Waits until Asterisk has connected to the port and the media channel is in Stasis."""
+        up = asyncio.gather(self._media_in_stasis, self._port_connected)
+        over = asyncio.create_task(self._over.wait())
+        try:
+            done, _ = await asyncio.wait(
+                {up, over}, timeout=MEDIA_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            over.cancel()
+        if not done:
+            raise AriError(None, f"the media channel did not come up within {MEDIA_TIMEOUT_S:.0f} s")
+        return not self._over.is_set()
+
+    def _on_port_event(self, event: PortEvent) -> None:
+        match event:
+            case Connected():
+                _settle(self._port_connected)
+            case DtmfReceived(digit=digit):
+                self._on_key(digit)
+            case Closed(reason=reason):
+                self._port_closed.set()
+                if not self._over.is_set():
+                    self._log.info("media_closed", reason=reason)
+                self._report(EndReason.MEDIA_LOST)
+
+    def _report(self, reason: EndReason) -> None:
+        self._over.set()
+        self._on_over(reason)
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+async def _all_done(*steps: Awaitable[Any]) -> None:
+    """Waits for every step, then raises what the first one to fail raised."""
+    for result in await asyncio.gather(*steps, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
+
+
+async def _within(limit_s: float, work: Awaitable[Any]) -> Any:
+    """The result of ``work``, or None when it took too long."""
+    try:
+        async with asyncio.timeout(limit_s):
+            return await work
+    except TimeoutError:
+        return None
