@@ -21,7 +21,7 @@ from engine.clips import load_clips
 from engine.config import Config, ConfigError, Credentials, load_config, missing_for_provider
 from engine.conversation import ConversationServices, ConversationSettings
 from engine.coordinator import ConversationRules
-from engine.metrics import CounterSource, EngineMetrics, LiveCollector, LoopLagProbe
+from engine.metrics import EngineMetrics, LiveCollector, LoopLagProbe
 from engine.metronome import Metronome
 from engine.playback import Cushioning
 from engine.sessions import SessionStore
@@ -102,10 +102,12 @@ class Engine:
                 self._metrics,
                 self._metronome.stats,
                 self._lag,
-                (
-                    CounterSource("audiosocket", self._transport.counters),
-                    CounterSource("ari", self._ari.counters),
-                ),
+                {
+                    "ari_reconnects": lambda: self._ari.reconnects,
+                    "audiosocket_refused": lambda: self._transport.counters.refused,
+                    "audiosocket_protocol_errors": lambda: self._transport.counters.protocol_errors,
+                    "audiosocket_timeouts": lambda: self._transport.counters.timeouts,
+                },
             )
         )
         self._web = WebServer(
@@ -201,7 +203,8 @@ class Engine:
             },
             "ari": {
                 "state": self._ari.state,
-                "detail": self._ari.last_error,
+                "detail": self._ari.last_error or "",
+                "reconnects": self._ari.reconnects,
                 "app": self._config.asterisk.app_name,
             },
             "audio_transport": self._config.audio_transport,

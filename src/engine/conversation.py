@@ -233,6 +233,7 @@ class Conversation:
         )
         self._decide(ToolStarted())
         started = time.monotonic()
+        output: str | None
         try:
             async with asyncio.timeout(TOOL_LIMIT_S):
                 output = await run_tool(called.name, called.arguments, context)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
 import structlog
@@ -44,9 +44,8 @@ class Leg:
         self._on_over = on_over
         self._on_key = on_key
         self._log = log.bind(call_id=session.call_id)
-        loop = asyncio.get_running_loop()
-        self._media_in_stasis: asyncio.Future[None] = loop.create_future()
-        self._port_connected: asyncio.Future[None] = loop.create_future()
+        self._media_in_stasis = asyncio.Event()
+        self._port_connected = asyncio.Event()
         self._port_closed = asyncio.Event()
         self._over = asyncio.Event()
         self._caller_gone = False
@@ -59,7 +58,7 @@ class Leg:
         channel = event.get("channel", {}).get("id")
         if channel == self._ids.media_channel:
             if kind == "StasisStart":
-                _settle(self._media_in_stasis)
+                self._media_in_stasis.set()
             elif kind in _MEDIA_LEFT:
                 self._report(EndReason.MEDIA_LOST)
         elif channel == self._ids.caller_channel and kind in _CALLER_LEFT:
@@ -98,7 +97,7 @@ class Leg:
             elif isinstance(error, BaseException) and not isinstance(error, AriError):
                 raise error
         # Asterisk drops the socket with the channel; closing it first would leave it in CLOSE_WAIT there.
-        if self._port_connected.done():
+        if self._port_connected.is_set():
             await _within(SOCKET_DRAIN_LIMIT_S, self._port_closed.wait())
         self._port.close()
 
@@ -108,22 +107,21 @@ class Leg:
 
     async def _media_is_up(self) -> bool:
         """Waits until Asterisk has connected to the port and the media channel is in Stasis."""
-        up = asyncio.gather(self._media_in_stasis, self._port_connected)
-        over = asyncio.create_task(self._over.wait())
         try:
-            done, _ = await asyncio.wait(
-                {up, over}, timeout=MEDIA_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED
-            )
-        finally:
-            over.cancel()
-        if not done:
-            raise AriError(None, f"the media channel did not come up within {MEDIA_TIMEOUT_S:.0f} s")
+            async with asyncio.timeout(MEDIA_TIMEOUT_S):
+                await _first(self._over.wait(), self._both_up())
+        except TimeoutError:
+            raise AriError(None, f"the media channel did not come up in {MEDIA_TIMEOUT_S:.0f} s") from None
         return not self._over.is_set()
+
+    async def _both_up(self) -> None:
+        await self._media_in_stasis.wait()
+        await self._port_connected.wait()
 
     def _on_port_event(self, event: PortEvent) -> None:
         match event:
             case Connected():
-                _settle(self._port_connected)
+                self._port_connected.set()
             case DtmfReceived(digit=digit):
                 self._on_key(digit)
             case Closed(reason=reason):
@@ -137,9 +135,14 @@ class Leg:
         self._on_over(reason)
 
 
-def _settle(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
+async def _first(*waits: Coroutine[Any, Any, object]) -> None:
+    """Waits for the first of them to be over and cancels the others."""
+    tasks = [asyncio.create_task(wait) for wait in waits]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 async def _all_done(*steps: Awaitable[Any]) -> None:

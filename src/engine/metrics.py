@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections import Counter as Tally
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -116,13 +116,14 @@ class LiveCollector(Collector):
         metrics: EngineMetrics,
         beats: BeatStats,
         lag: LoopLagProbe,
-        counters: Iterable[CounterSource],
+        counters: Mapping[str, Callable[[], int]],
     ) -> None:
+        """``counters`` are read from parts of the engine that count by themselves, by exported name."""
         self._store = store
         self._metrics = metrics
         self._beats = beats
         self._lag = lag
-        self._counters = tuple(counters)
+        self._counters = counters
 
     def collect(self) -> Iterator[Metric]:
         sessions: list[Session] = list(self._store)
@@ -150,21 +151,8 @@ class LiveCollector(Collector):
             )
         yield _counter("beats_late", "Playout beats a whole period late.", self._beats.late)
         yield _counter("beats_skipped", "Playout beats given up after a stall.", self._beats.skipped)
-        for source in self._counters:
-            for name, value in source.counters().items():
-                yield _counter(f"{source.prefix}_{name}", f"{name.replace('_', ' ').capitalize()}.", value)
-
-
-@dataclass(slots=True, frozen=True)
-class CounterSource:
-    """Integers that some part of the engine counts by itself, exported as ``prefix_name``."""
-
-    prefix: str
-    counted: object
-    """An instance of a dataclass of integers."""
-
-    def counters(self) -> dict[str, int]:
-        return {field.name: getattr(self.counted, field.name) for field in fields(self.counted)}  # type: ignore[arg-type]
+        for name, read in self._counters.items():
+            yield _counter(name, f"{_sentence(name)}.", read())
 
 
 class LoopLagProbe:
@@ -190,3 +178,7 @@ def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
 
 def _counter(name: str, text: str, value: float) -> CounterMetricFamily:
     return CounterMetricFamily(PREFIX + name, text, value=value)
+
+
+def _sentence(name: str) -> str:
+    return name.replace("_", " ").capitalize()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,13 +15,13 @@ from engine.conversation import ConversationSettings
 from engine.ending import EndReason
 from engine.metrics import EngineMetrics
 from engine.sessions import Caller, CallIds, Session, SessionStore
-from transport.ari import AriClient, AriError, AriNotFound, Snapshot
+from transport.ari import AriClient, AriError, AriNotFound, HangupCause, Snapshot
 
 log = structlog.get_logger(__name__)
 
 REAP_INTERVAL_S = 30.0
-CONGESTION = 34
-"""Q.850 cause "no circuit available": what a caller who is turned away hears as busy."""
+Listing = Sequence[Mapping[str, Any]]
+"""Channels or bridges as ARI lists them."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -83,11 +83,8 @@ class Switchboard:
             self._metrics.calls_refused.labels(refused).inc()
             self._spawn(self._turn_away(channel["id"]))
             return
-        session = Session(
-            CallIds.choose(channel["id"], self._app_name),
-            _caller(channel),
-            self._services.transport.open_port(),
-        )
+        ids = CallIds.choose(channel["id"], self._app_name)
+        session = Session(ids, _caller(channel), self._services.transport.open_port())
         session.call = Call(session, terms.settings, self._services)
         self._store.add(session)
         self._metrics.calls_started.inc()
@@ -102,13 +99,13 @@ class Switchboard:
 
     async def _turn_away(self, channel_id: str) -> None:
         try:
-            await self._ari.hang_up(channel_id, cause=CONGESTION)
+            await self._ari.hang_up(channel_id, cause=HangupCause.CONGESTION)
         except AriNotFound:
             pass
         except AriError as error:
             log.warning("refusal_failed", call_id=channel_id, error=str(error))
 
-    def _spawn(self, work: Any) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -116,9 +113,9 @@ class Switchboard:
     # Settling accounts -------------------------------------------------------------------------------------
 
     def settle(self, snapshot: Snapshot) -> None:
-        """After a (re)connection: ends calls that Asterisk lost, removes what no call owns, takes who waits."""
-        self._end_lost(snapshot, time.monotonic())
-        for kind, orphan in self._orphans(snapshot):
+        """After a (re)connection: ends calls that are lost, removes what no call owns, takes who waits."""
+        self._end_lost(snapshot.channels, time.monotonic())
+        for kind, orphan in self._orphans(snapshot.channels, snapshot.bridges):
             self._remove(kind, orphan)
         for channel in snapshot.channels:
             if self._waits_for_us(channel) and self._store.find(channel["id"]) is None:
@@ -131,27 +128,27 @@ class Switchboard:
             await asyncio.sleep(REAP_INTERVAL_S)
             asked_at = time.monotonic()
             try:
-                snapshot = await self._ari.snapshot()
+                channels, bridges = await self._ari.channels(), await self._ari.bridges()
             except AriError as error:
                 log.debug("reaper_could_not_look", error=str(error))
                 continue
-            self._end_lost(snapshot, asked_at)
-            orphans = self._orphans(snapshot)
+            self._end_lost(channels, asked_at)
+            orphans = self._orphans(channels, bridges)
             for kind, orphan in orphans:
                 if orphan in self._suspects:
                     self._remove(kind, orphan)
             self._suspects = frozenset(orphan for _, orphan in orphans)
 
-    def _end_lost(self, snapshot: Snapshot, asked_at: float) -> None:
-        alive = {channel["id"] for channel in snapshot.channels}
+    def _end_lost(self, channels: Listing, asked_at: float) -> None:
+        alive = {channel["id"] for channel in channels}
         for session in self._store:
             if session.started_at < asked_at and session.call_id not in alive:
                 session.call.end(EndReason.PBX_LOST)
 
-    def _orphans(self, snapshot: Snapshot) -> list[tuple[str, str]]:
+    def _orphans(self, channels: Listing, bridges: Listing) -> list[tuple[str, str]]:
         """Channels and bridges that carry our prefix and belong to no call."""
-        listed = [("channel", channel["id"]) for channel in snapshot.channels]
-        listed += [("bridge", bridge["id"]) for bridge in snapshot.bridges]
+        listed = [("channel", channel["id"]) for channel in channels]
+        listed += [("bridge", bridge["id"]) for bridge in bridges]
         return [
             (kind, name) for kind, name in listed if self._is_ours(name) and self._store.find(name) is None
         ]
@@ -173,7 +170,7 @@ class Switchboard:
         return asterisk_id.startswith((f"{self._app_name}-media-", f"{self._app_name}-bridge-"))
 
     def _waits_for_us(self, channel: Mapping[str, Any]) -> bool:
-        """A caller who is in our Stasis application: left by an engine that is no more, or unseen till now."""
+        """A caller in our Stasis application: left by an engine that is no more, or unseen till now."""
         dialplan = channel.get("dialplan", {})
         return (
             dialplan.get("app_name") == "Stasis"

@@ -40,8 +40,9 @@ class MessageArguments(BaseModel):
 
 def _tool(name: str, description: str, arguments: type[BaseModel]) -> Tool:
     schema = arguments.model_json_schema()
-    parameters = {key: schema[key] for key in ("type", "properties", "required") if key in schema}
-    return Tool(name, description, {"properties": {}, **parameters, "additionalProperties": False})
+    parameters: dict[str, Any] = {"type": "object", "properties": schema.get("properties", {})}
+    parameters |= {"required": schema.get("required", []), "additionalProperties": False}
+    return Tool(name, description, parameters)
 
 
 TOOLS: tuple[Tool, ...] = (
@@ -73,18 +74,20 @@ class ToolError(Exception):
     """A tool could not do it; the text is for the model to read."""
 
 
-async def run_tool(name: str, arguments: str, context: ToolContext) -> str:
-    """Runs a tool; returns what the model is told. Raises ToolError with a sentence for the model."""
+async def run_tool(name: str, arguments: str, context: ToolContext) -> str | None:
+    """Runs a tool; returns what the model is told, or None if it is to say no more.
+
+    Raises ToolError with a sentence for the model.
+    """
     runner = _RUNNERS.get(name)
     if runner is None:
         raise ToolError(f"There is no tool called {name!r}; available: {', '.join(_RUNNERS)}.")
     return await runner(arguments, context)
 
 
-async def _hangup_call(arguments: str, context: ToolContext) -> str:
+async def _hangup_call(arguments: str, context: ToolContext) -> None:
     _parse(HangupArguments, arguments or "{}")
     context.hang_up()
-    return json.dumps({"status": "the call ends when your goodbye was heard"})
 
 
 async def _take_message(arguments: str, context: ToolContext) -> str:
@@ -102,7 +105,7 @@ async def _take_message(arguments: str, context: ToolContext) -> str:
     return json.dumps({"status": "stored", "reference": path.stem})
 
 
-_RUNNERS: Mapping[str, Callable[[str, ToolContext], Awaitable[str]]] = {
+_RUNNERS: Mapping[str, Callable[[str, ToolContext], Awaitable[str | None]]] = {
     HANGUP_CALL: _hangup_call,
     TAKE_MESSAGE: _take_message,
 }

@@ -1,0 +1,39 @@
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+CONFIG ?= config/ai-agent.yaml
+PYTHON_ENV := .venv/bin/python
+
+help: ## Show what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  \033[1m%-18s\033[0m %s\n", $$1, $$2}'
+
+demo: ## Set everything up and hear a call with the local agent (no key needed); leaves out/call.wav
+	@scripts/setup demo
+	@$(PYTHON_ENV) scripts/demo.py
+
+test: ## Set everything up and run the whole suite, with real calls through Asterisk
+	@scripts/setup dev
+	@scripts/test
+
+run: ## Answer calls with CONFIG (config/ai-agent.yaml) and .env, at your own Asterisk
+	@scripts/setup run
+	@exec $(PYTHON_ENV) -m engine run --config $(CONFIG)
+
+provider-switch: ## Change who talks: make provider-switch provider=openai_realtime
+	@$(PYTHON_ENV) scripts/switch_provider.py $(provider) --config $(CONFIG)
+
+bench: ## Measure the engine beside the floor; writes docs/benchmarks.md
+	@scripts/setup dev
+	@$(PYTHON_ENV) -m bench
+
+check: ## Lint, types and import rules, without calls
+	@scripts/setup dev
+	@scripts/check
+
+lock: ## Resolve the dependencies anew into requirements/*.lock
+	@scripts/lock
+
+clean: ## Remove what was made here: environment, private Asterisk, outputs
+	@scripts/asterisk stop >/dev/null 2>&1 || true
+	rm -rf .venv .asterisk out var .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.PHONY: help demo test run provider-switch bench check lock clean

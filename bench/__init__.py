@@ -1,0 +1,1 @@
+"""Figures, measured side by side with the floor in one run."""
