@@ -56,7 +56,7 @@ def test_authorization_is_basic_and_utf8() -> None:
         (403, "", AriUnauthorized, "403 Forbidden"),
         (409, '{"message":"Channel not in Stasis"}', AriError, "409 Channel not in Stasis"),
         (500, '{"error":"Allocation failed"}', AriError, "500 Allocation failed"),
-        (413, "<html>", AriError, "413 Request Entity Too Large"),
+        (502, "<html>", AriError, "502 Bad Gateway"),
         (405, "[]", AriError, "405 Method Not Allowed"),
     ],
 )

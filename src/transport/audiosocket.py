@@ -1,0 +1,362 @@
+"""AudioSocket: Asterisk connects to us over TCP, one connection per call, 8 kHz linear sound both ways."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import cast
+from uuid import UUID
+
+import structlog
+
+from audio.formats import FRAME_MS, SLIN_8K
+from transport.audiosocket_codec import (
+    AudioReceived,
+    AudioSocketDecoder,
+    AudioSocketError,
+    AudioSocketEvent,
+    DigitReceived,
+    ErrorReceived,
+    HangupReceived,
+    Identified,
+    encode,
+    encode_audio,
+)
+from transport.media import Closed, Connected, DtmfReceived, ExternalMedia, MediaPort, PortEvent
+
+log = structlog.get_logger(__name__)
+
+IDENTIFY_TIMEOUT_S = 5.0
+MAX_UNIDENTIFIED = 64
+"""Connections that have not said which call they are; beyond it the oldest makes room."""
+MAX_BACKLOG_MS = 500
+"""Sound of ours that waits in this process for a peer that has stopped reading."""
+PEER_TIMEOUT_MS = 10_000
+"""How long the peer may leave what we sent unacknowledged before the kernel gives the connection up."""
+
+_BACKLOG_BYTES = MAX_BACKLOG_MS // FRAME_MS * len(encode_audio(SLIN_8K.silent_frame))
+# What the kernel holds on top; left alone it grows to minutes of sound.
+_SEND_BUFFER_BYTES = 16_384
+_MAX_FRAME_BYTES = 2 * SLIN_8K.rate_hz
+# asyncio allocates this much for each read, 256 KiB by default: half the cost of a frame.
+_READ_BYTES = 8192
+# What an error code means is up to the application.
+_NOT_EXPECTED = encode(ErrorReceived(b"\x01"))
+_NOT_UNDERSTOOD = encode(ErrorReceived(b"\x02"))
+
+
+@dataclass(slots=True)
+class AudioSocketCounters:
+    connections: int = 0
+    refused: int = 0
+    """A UUID that no call waits for, or not any more."""
+    protocol_errors: int = 0
+    timeouts: int = 0
+    """No UUID in time."""
+    crowded_out: int = 0
+    """Closed without a UUID, to make room for another connection."""
+    abandoned: int = 0
+    """Closed by the peer before it sent a UUID."""
+
+
+class _PortState(Enum):
+    WAITING = auto()
+    LIVE = auto()
+    STALLED = auto()
+    """Live, but the peer has stopped reading."""
+    CLOSED = auto()
+
+
+def _ignore(_: object) -> None:
+    pass
+
+
+class AudioSocketPort:
+    """One call's ``MediaPort``: waits for Asterisk's connection, lives with it, and is not used again."""
+
+    paced_by_peer = False
+
+    def __init__(self) -> None:
+        self.format = SLIN_8K
+        self.on_audio: Callable[[bytes], None] = _ignore
+        self.on_event: Callable[[PortEvent], None] = _ignore
+        self.frames_received = 0
+        self.frames_sent = 0
+        self.frames_dropped = 0
+        self._state = _PortState.WAITING
+        self._wire: asyncio.Transport
+
+    def send(self, frame: bytes) -> None:
+        """Sends one frame in one write. Asterisk plays it at once: the sender keeps the time."""
+        # An empty message would make Asterisk hang up.
+        if self._state is not _PortState.LIVE or not 0 < len(frame) <= _MAX_FRAME_BYTES:
+            self.frames_dropped += 1
+            return
+        self._wire.write(encode_audio(frame))
+        self.frames_sent += 1
+
+    def flush(self) -> None:
+        """Nothing to drop: Asterisk plays what it is sent at once."""
+
+    def close(self) -> None:
+        if self._state in (_PortState.LIVE, _PortState.STALLED):
+            self._wire.abort()
+        self._state = _PortState.CLOSED
+
+    def _attach(self, wire: asyncio.Transport) -> bool:
+        """Takes the connection, unless there has been one or the call has ended meanwhile."""
+        if self._state is not _PortState.WAITING:
+            return False
+        self._wire = wire
+        self._state = _PortState.LIVE
+        return True
+
+    def _stall(self) -> None:
+        if self._state is _PortState.LIVE:
+            self._state = _PortState.STALLED
+
+    def _resume(self) -> None:
+        if self._state is _PortState.STALLED:
+            self._state = _PortState.LIVE
+
+    def _receive(self, pcm: bytes) -> None:
+        self.frames_received += 1
+        self.on_audio(pcm)
+
+    def _lose(self, reason: str) -> None:
+        if self._state is not _PortState.CLOSED:
+            self._state = _PortState.CLOSED
+            self.on_event(Closed(reason))
+
+
+class _Connection(asyncio.Protocol):
+    """One TCP connection, of Asterisk or of a stranger."""
+
+    def __init__(self, server: AudioSocketTransport) -> None:
+        self.wire: asyncio.Transport
+        self.port: AudioSocketPort | None = None
+        self._server = server
+        self._decoder = AudioSocketDecoder()
+
+    @property
+    def peer(self) -> str:
+        address = self.wire.get_extra_info("peername")
+        return f"{address[0]}:{address[1]}" if address else "unknown"
+
+    def dismiss(self, error_message: bytes) -> None:
+        """Sends one last message and closes."""
+        # A peer that has stopped reading would keep a graceful close waiting.
+        if self.port is not None and self.port._state is _PortState.STALLED:
+            self.wire.abort()
+        else:
+            self.wire.write(error_message)
+            self.wire.close()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.wire = cast(asyncio.Transport, transport)
+        # An implementation detail of asyncio's selector transports; uvloop has no such cost.
+        if hasattr(self.wire, "max_size"):
+            self.wire.max_size = _READ_BYTES
+        self.wire.set_write_buffer_limits(high=_BACKLOG_BYTES)
+        _tune(self.wire.get_extra_info("socket"))
+        self._server._welcome(self)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for event in self._decoder.decode(data):
+                self._handle(event)
+                if self.wire.is_closing():
+                    return
+        except AudioSocketError as error:
+            self._reject(str(error))
+
+    def pause_writing(self) -> None:
+        if self.port is not None:
+            self.port._stall()
+
+    def resume_writing(self) -> None:
+        if self.port is not None:
+            self.port._resume()
+
+    def eof_received(self) -> None:
+        # Asterisk never half-closes: nobody reads what is still waiting to be sent.
+        self.wire.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._server._forget(self)
+        if self.port is not None:
+            self.port._lose("Asterisk closed the connection" if exc is None else f"connection lost: {exc!r}")
+
+    def _handle(self, event: AudioSocketEvent) -> None:
+        if isinstance(event, Identified):
+            self._server._identify(self, event.media_id)
+            return
+        # The decoder lets nothing through before ``Identified``.
+        assert self.port is not None
+        match event:
+            case AudioReceived(pcm, rate_hz):
+                if rate_hz == SLIN_8K.rate_hz:
+                    self.port._receive(pcm)
+                else:
+                    self._reject(f"sound at {rate_hz} Hz, expected {SLIN_8K.rate_hz}")
+            case DigitReceived(digit):
+                self.port.on_event(DtmfReceived(digit))
+            case HangupReceived():
+                self.port._lose("Asterisk hung up")
+                self.wire.abort()
+            case ErrorReceived(code):
+                self.port._lose(f"Asterisk reported error {code.hex() or 'without a code'}")
+                self.wire.abort()
+
+    def _reject(self, fault: str) -> None:
+        self._server._settle(self)
+        self._server.counters.protocol_errors += 1
+        log.warning("audiosocket_message_rejected", peer=self.peer, fault=fault)
+        self.dismiss(_NOT_UNDERSTOOD)
+        if self.port is not None:
+            self.port._lose(f"protocol error: {fault}")
+
+
+class AudioSocketTransport:
+    """The ``MediaTransport`` that listens for AudioSocket connections of Asterisk.
+
+    ``port`` 0 takes a free one; ``address`` tells which. ``advertise_host`` is where Asterisk reaches us,
+    needed where ``host`` is a wildcard. A UUID is all the proof a peer gives: keep to a private network.
+    """
+
+    name = "audiosocket"
+
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        *,
+        advertise_host: str | None = None,
+        identify_timeout_s: float = IDENTIFY_TIMEOUT_S,
+        max_unidentified: int = MAX_UNIDENTIFIED,
+    ) -> None:
+        if advertise_host is None and _is_wildcard(host):
+            raise ValueError(f"listening on {host!r} needs advertise_host: where does Asterisk reach it?")
+        self.counters = AudioSocketCounters()
+        self._host = host
+        self._port = port
+        self._advertise_host = advertise_host
+        self._identify_timeout_s = identify_timeout_s
+        self._max_unidentified = max_unidentified
+        self._claim: Callable[[UUID], MediaPort | None]
+        self._listener: asyncio.Server | None = None
+        self._connections: set[_Connection] = set()
+        self._unidentified: dict[_Connection, asyncio.TimerHandle] = {}
+        """Oldest first, each with the timer that closes it."""
+        self._all_gone = asyncio.Event()
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port it listens on."""
+        if self._listener is None or not self._listener.sockets:
+            raise RuntimeError("the AudioSocket transport does not listen")
+        host, port = self._listener.sockets[0].getsockname()[:2]
+        return host, port
+
+    async def start(self, claim: Callable[[UUID], MediaPort | None]) -> None:
+        self._claim = claim
+        self._listener = await asyncio.get_running_loop().create_server(
+            lambda: _Connection(self), self._host, self._port, backlog=512, start_serving=False
+        )
+        await self._listener.start_serving()
+        log.info("audiosocket_listening", host=self.address[0], port=self.address[1])
+
+    async def close(self) -> None:
+        """Stops listening and drops every connection; a close of our own, so no port reports ``Closed``."""
+        if self._listener is None:
+            return
+        self._listener.close()
+        for stranger in list(self._unidentified):
+            self._give_up(stranger)
+        for connection in list(self._connections):
+            if connection.port is not None:
+                connection.port.close()
+            connection.wire.abort()
+        while self._connections:
+            self._all_gone.clear()
+            await self._all_gone.wait()
+        await self._listener.wait_closed()
+
+    def open_port(self) -> AudioSocketPort:
+        return AudioSocketPort()
+
+    def external_media(self, media_id: UUID) -> ExternalMedia:
+        host, port = self.address
+        host = self._advertise_host or host
+        return ExternalMedia(
+            external_host=f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
+            format="slin",
+            encapsulation="audiosocket",
+            transport="tcp",
+            data=str(media_id),
+        )
+
+    def _welcome(self, connection: _Connection) -> None:
+        self.counters.connections += 1
+        self._connections.add(connection)
+        if self._listener is None or not self._listener.is_serving():
+            connection.wire.abort()
+            return
+        if len(self._unidentified) >= self._max_unidentified:
+            oldest = next(iter(self._unidentified))
+            self._give_up(oldest)
+            self.counters.crowded_out += 1
+        self._unidentified[connection] = asyncio.get_running_loop().call_later(
+            self._identify_timeout_s, self._time_out, connection
+        )
+
+    def _time_out(self, connection: _Connection) -> None:
+        self.counters.timeouts += 1
+        self._give_up(connection)
+
+    def _give_up(self, connection: _Connection) -> None:
+        self._settle(connection)
+        connection.wire.abort()
+
+    def _settle(self, connection: _Connection) -> bool:
+        """Waits no longer for the connection's UUID; False where it did not."""
+        timer = self._unidentified.pop(connection, None)
+        if timer is not None:
+            timer.cancel()
+        return timer is not None
+
+    def _identify(self, connection: _Connection, media_id: UUID) -> None:
+        self._settle(connection)
+        port = self._claim(media_id)
+        if not isinstance(port, AudioSocketPort) or not port._attach(connection.wire):
+            self.counters.refused += 1
+            log.warning("audiosocket_refused", peer=connection.peer, media_id=str(media_id))
+            connection.dismiss(_NOT_EXPECTED)
+            return
+        connection.port = port
+        port.on_event(Connected())
+
+    def _forget(self, connection: _Connection) -> None:
+        self._connections.discard(connection)
+        if self._settle(connection):
+            self.counters.abandoned += 1
+        if not self._connections:
+            self._all_gone.set()
+
+
+def _tune(wire: socket.socket) -> None:
+    wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    wire.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, PEER_TIMEOUT_MS)
+
+
+def _is_wildcard(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return host == ""
