@@ -185,11 +185,11 @@ class LoggingConfig(Section):
 class ProvidersConfig(Section):
     """Every provider by name; what is not in the file has its defaults."""
 
-    openai_realtime: OpenAIRealtimeConfig = Field(
-        default_factory=OpenAIRealtimeConfig, description="OpenAI's Realtime API: speech in, speech out."
-    )
     local: LocalAgentConfig = Field(
         default_factory=LocalAgentConfig, description="The agent on this machine, which needs no key."
+    )
+    openai_realtime: OpenAIRealtimeConfig = Field(
+        default_factory=OpenAIRealtimeConfig, description="OpenAI's Realtime API: speech in, speech out."
     )
 
 
@@ -251,10 +251,13 @@ def load_config(path: Path) -> Config:
 def parse_config(text: str, path: Path) -> Config:
     """Makes a Config of YAML text that is, or is to be, the file at ``path``. Raises ConfigError.
 
-    A relative ``providers.local.faq_file`` is found beside the file; ``messages_dir``, to which the engine
-    writes, is relative to the working directory.
+    A relative ``providers.local.faq_file`` is looked for beside the file and comes out as a path from the
+    working directory, from which ``messages_dir``, to which the engine writes, is seen anyway.
     """
-    return validate(Config, parse(text, str(path)), _variable_of)
+    config = validate(Config, parse(text, str(path)), _variable_of)
+    local = config.providers.local
+    local = local.model_copy(update={"faq_file": path.parent / local.faq_file})
+    return config.model_copy(update={"providers": config.providers.model_copy(update={"local": local})})
 
 
 VARIABLES: Mapping[str, str] = {

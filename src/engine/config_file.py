@@ -99,6 +99,15 @@ def read_text(path: Path) -> str:
 
 def parse(text: str, name: str) -> Document:
     """Turns YAML text into data. Raises ConfigError where it is no YAML, or no mapping."""
+    document = Document(name)
+    try:
+        document.data = _Builder(document).value(_root(text, name), (), ())
+    except RecursionError:
+        raise ConfigError(f"{name}: not valid YAML: nested too deeply") from None
+    return document
+
+
+def _root(text: str, name: str) -> yaml.MappingNode:
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
@@ -109,16 +118,12 @@ def parse(text: str, name: str) -> Document:
         line = text.count("\n", 0, error.position) + 1
         code = ord(error.character) if isinstance(error.character, str) else error.character
         raise ConfigError(f"{name}:{line}: not valid YAML: unprintable character U+{code:04X}") from None
-    except RecursionError:
-        raise ConfigError(f"{name}: not valid YAML: nested too deeply") from None
     if root is None or root.tag == "tag:yaml.org,2002:null":
         raise ConfigError(f"{name}: the file is empty (one line such as 'default_provider: local' is enough)")
     if not isinstance(root, yaml.MappingNode):
         line = root.start_mark.line + 1
         raise ConfigError(f"{name}:{line}: expected 'key: value' lines at the top level")
-    document = Document(name)
-    document.data = _Builder(document).value(root, (), ())
-    return document
+    return root
 
 
 class _Builder:

@@ -22,8 +22,10 @@ from providers.base import (
 
 CLOSING_LIMIT_S = 12.0
 """The longest a last sentence may take before the call ends without it."""
+CLOSING_TAIL_S = 0.2
+"""From the last sample sent to hanging up: what telephones and Asterisk still hold is heard first."""
 CLOSING_QUIET_S = 0.4
-"""An agent that hangs up and has been silent for this long has said its goodbye."""
+"""The same for an agent that hangs up in the middle of its reply and may have more to say."""
 CALLER_SPEECH_LIMIT_S = 60.0
 """A caller who has been speaking for this long without a word recognised is taken for noise."""
 
@@ -214,7 +216,7 @@ class ConversationCoordinator:
             case PlayoutStarted(item_id=item_id):
                 self._agent_started(item_id, now)
             case PlayoutDrained():
-                return self._agent_ended(now)
+                self._agent_ended(now)
             case PlayoutStalled(item_id=item_id) | PlayoutFinished(item_id=item_id):
                 self._heard(item_id, now)
             case CallerSpeechStarted(certain=certain):
@@ -229,7 +231,7 @@ class ConversationCoordinator:
             case KeyPressed():
                 self._caller_is_there(now)
             case ReplyEnded(status=status):
-                return self._reply_ended(status, now)
+                self._reply_ended(status, now)
             case ToolStarted():
                 self._tool_started(now)
             case ToolFinished():
@@ -316,13 +318,10 @@ class ConversationCoordinator:
         if not item_id.startswith(CLIP_PREFIX):
             self._progress_at = now
 
-    def _agent_ended(self, now: float) -> list[Command]:
+    def _agent_ended(self, now: float) -> None:
         self._agent_ended_at = self._quiet_since = now
-        if self.turn is Turn.CLOSING:
-            return [] if self._reply_pending else self._end(self._closing_reason)
         if self.turn in (Turn.AGENT_SPEAKING, Turn.SUSPENDED):
             self._rest(now)
-        return []
 
     def _tool_started(self, now: float) -> None:
         self._tools_running += 1
@@ -387,17 +386,12 @@ class ConversationCoordinator:
         self._quiet_since = now
         self._check_ins = 0
 
-    def _reply_ended(self, status: str, now: float) -> list[Command]:
+    def _reply_ended(self, status: str, now: float) -> None:
         if status == "cancelled":
-            return []
+            return
         self._reply_expected = False
-        if self._agent_speaking():
-            return []
-        if self.turn is Turn.CLOSING:
-            return self._end(self._closing_reason)
-        if self.turn in (Turn.REPLY_DUE, Turn.GREETING_DUE):
+        if self.turn in (Turn.REPLY_DUE, Turn.GREETING_DUE) and not self._agent_speaking():
             self._rest(now)
-        return []
 
     def _rest(self, now: float) -> None:
         """Goes back to what the facts say, after a doubt was settled or the agent fell silent."""
@@ -451,9 +445,10 @@ class ConversationCoordinator:
 
     def _closing_at(self) -> float:
         limit = self._since + CLOSING_LIMIT_S
-        if self._agent_speaking() or self._closing_reason is not EndReason.AGENT_HUNG_UP:
+        hangs_up = self._closing_reason is EndReason.AGENT_HUNG_UP
+        if self._agent_speaking() or (self._reply_pending and not hangs_up):
             return limit
-        return min(limit, self._quiet_since + CLOSING_QUIET_S)
+        return min(limit, self._quiet_since + (CLOSING_QUIET_S if self._reply_pending else CLOSING_TAIL_S))
 
     def _end(self, reason: EndReason) -> list[Command]:
         self.turn = Turn.ENDED

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -64,7 +66,8 @@ class Talk:
     def agent_ends(self, item: str = "item") -> list[Command]:
         commands = self.tell(PlayoutFinished(item))
         self.speaking = False
-        return commands + self.tell(PlayoutDrained())
+        commands += self.tell(PlayoutDrained())
+        return commands + self.wait(0.21) if self.turn is Turn.CLOSING else commands
 
     def wait(self, seconds: float) -> list[Command]:
         """Lets time pass, doing what falls due on the way."""
@@ -374,7 +377,7 @@ def test_in_any_order_of_events(events: list[object], greeting: bool) -> None:
         if Pause() in new:
             assert talk.turn is Turn.SUSPENDED, "paused implies an owner"
     held = [command for command in talk.commands if isinstance(command, Pause | Resume | CutAgent)]
-    for first, second in zip(held, held[1:], strict=False):
+    for first, second in pairwise(held):
         assert not (isinstance(first, Pause) and isinstance(second, Pause)), "a pause is settled first"
     talk.wait(700)
     if talk.speaking:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 import stat
 import sys
@@ -35,7 +36,9 @@ class EngineStandIn:
     refusal: str = ""
     status: int = 422
     read_by_reload: list[str] = field(default_factory=list)
+    site: web.TCPSite | None = None
     on_health: Callable[[], None] = lambda: None
+    on_reloaded: Callable[[], None] = lambda: None
 
     async def reload(self, _: web.Request) -> web.Response:
         fresh = load_config(self.config)
@@ -43,6 +46,7 @@ class EngineStandIn:
         if self.refusal:
             return web.json_response({"reloaded": False, "error": self.refusal}, status=self.status)
         self.provider = fresh.default_provider
+        self.on_reloaded()
         return web.json_response({"reloaded": True, "default_provider": self.provider})
 
     async def health(self, _: web.Request) -> web.Response:
@@ -74,7 +78,8 @@ async def engine(config: Path, unused_port: int) -> AsyncIterator[EngineStandIn]
     app.router.add_get("/health", stand_in.health)
     runner = web.AppRunner(app)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", unused_port).start()
+    stand_in.site = web.TCPSite(runner, "127.0.0.1", unused_port)
+    await stand_in.site.start()
     yield stand_in
     await runner.cleanup()
 
@@ -86,18 +91,25 @@ class Outcome:
     err: str
 
 
-async def switch(config: Path, *arguments: str, **environment: str) -> Outcome:
-    """Runs the script as a program of its own, with a key unless told otherwise."""
+async def started(config: Path, *arguments: str, **environment: str) -> asyncio.subprocess.Process:
+    """The script as a program of its own, with a key unless told otherwise."""
     environ = {name: value for name, value in os.environ.items() if not name.endswith("_API_KEY")}
     environ |= {"OPENAI_API_KEY": "sk-test", "http_proxy": "http://127.0.0.1:1"} | environment
-    process = await asyncio.create_subprocess_exec(
+    return await asyncio.create_subprocess_exec(
         sys.executable, SCRIPT, "--config", config, "--env", config.parent / ".env", *arguments,
         cwd=config.parent, env=environ, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
+
+
+async def outcome_of(process: asyncio.subprocess.Process) -> Outcome:
     async with asyncio.timeout(30):
         out, err = await process.communicate()
     assert process.returncode is not None
     return Outcome(process.returncode, out.decode(), err.decode())
+
+
+async def switch(config: Path, *arguments: str, **environment: str) -> Outcome:
+    return await outcome_of(await started(config, *arguments, **environment))
 
 
 def leftovers(config: Path) -> set[str]:
@@ -185,6 +197,36 @@ async def test_a_provider_that_does_not_become_ready_is_switched_back(engine: En
     assert f"{engine.config} is restored" in outcome.err
     assert engine.config.read_bytes() == before
     assert (engine.provider, engine.read_by_reload) == ("local", ["openai_realtime", "local"])
+
+
+async def test_an_engine_that_dies_of_the_reload_is_no_success(engine: EngineStandIn) -> None:
+    before = engine.config.read_bytes()
+    stopping: list[asyncio.Task[None]] = []
+
+    def stop() -> None:
+        assert engine.site is not None
+        stopping.append(asyncio.create_task(engine.site.stop()))
+
+    engine.on_reloaded = stop
+    outcome = await switch(engine.config, "openai_realtime", "--timeout", "0.5")
+    assert outcome.exit_code == 1
+    assert "the engine stopped answering after it was told to reload" in outcome.err
+    assert "is restored, but the engine has not read it again" in outcome.err
+    assert engine.config.read_bytes() == before
+
+
+async def test_an_interrupted_switch_is_switched_back(engine: EngineStandIn) -> None:
+    before = engine.config.read_bytes()
+    waiting = asyncio.Event()
+    engine.ready, engine.on_health = False, waiting.set
+    process = await started(engine.config, "openai_realtime")
+    async with asyncio.timeout(30):
+        await waiting.wait()
+    process.send_signal(signal.SIGINT)
+    outcome = await outcome_of(process)
+    assert outcome.exit_code == 1
+    assert "interrupted" in outcome.err
+    assert (engine.config.read_bytes(), engine.provider) == (before, "local")
 
 
 async def test_an_engine_that_runs_with_another_file_is_noticed(

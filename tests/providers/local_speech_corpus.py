@@ -1,6 +1,17 @@
-"""What the callers of the speech tests say."""
+"""The callers of the speech tests: what they say, and their voices over the telephone."""
 
 from __future__ import annotations
+
+from functools import cache
+
+from audio.convert import converter
+from audio.formats import SLIN_8K, ULAW_8K
+from providers.local.speech.flite import Flite
+from providers.local.speech.voice import Voice
+
+VOICES = ("rms", "awb", "kal")
+"""Voices that are not the agent's."""
+PAUSE_FRAMES = 15
 
 FAQ = (
     "what are your opening hours",
@@ -78,9 +89,21 @@ PARAPHRASES = (
 """Sentences that are not in the language model word for word."""
 
 YES_NO = {
-    "yes": "yes", "yeah": "yes", "yes please": "yes", "that is right": "yes", "correct": "yes", "sure": "yes",
-    "yes that is correct": "yes", "okay": "yes", "no": "no", "nope": "no", "no thank you": "no", "no that is wrong": "no",
-    "not really": "no", "no it is not": "no", "wrong": "no",
+    "yes": "yes",
+    "yeah": "yes",
+    "yes please": "yes",
+    "that is right": "yes",
+    "correct": "yes",
+    "sure": "yes",
+    "yes that is correct": "yes",
+    "okay": "yes",
+    "no": "no",
+    "nope": "no",
+    "no thank you": "no",
+    "no that is wrong": "no",
+    "not really": "no",
+    "no it is not": "no",
+    "wrong": "no",
 }
 
 DIGITS = (
@@ -95,3 +118,61 @@ DIGITS = (
     "one eight hundred five five five twelve twelve",
     "three three three twenty two forty four",
 )
+
+TIMES = (
+    "tomorrow at nine thirty",
+    "on monday morning",
+    "at half past two",
+    "friday at three o'clock",
+    "the third of march",
+    "june twenty first",
+    "quarter past ten",
+    "wednesday afternoon",
+    "next tuesday at four p m",
+    "in the evening",
+)
+
+NAMES = (
+    "my name is sarah johnson",
+    "john smith",
+    "this is david miller",
+    "maria garcia",
+    "it's emily clark",
+    "robert taylor",
+    "my name is michael brown",
+    "jennifer lopez",
+    "i am thomas wright",
+    "helen murphy",
+)
+
+
+@cache
+def _voice(name: str) -> Voice:
+    return Voice(Flite(name), name)
+
+
+@cache
+def said(text: str, voice: str) -> tuple[bytes, ...]:
+    """μ-law frames of a caller who says ``text``, with silence before and after."""
+    samples = bytearray()
+
+    def keep(more: bytes) -> bool:
+        samples.extend(more)
+        return True
+
+    _voice(voice).speak(text, keep)
+    sound = converter(SLIN_8K, ULAW_8K)(bytes(samples))
+    size, silence = ULAW_8K.frame_bytes, ULAW_8K.silent_frame
+    frames = [sound[at : at + size].ljust(size, silence[:1]) for at in range(0, len(sound), size)]
+    return (*[silence] * PAUSE_FRAMES, *frames, *[silence] * PAUSE_FRAMES)
+
+
+def word_errors(said: str, heard: str) -> int:
+    """Words that were missed, made up or mistaken (edit distance)."""
+    before = list(range(len(heard.split()) + 1))
+    for nth, word in enumerate(said.split(), 1):
+        row = [nth]
+        for at, other in enumerate(heard.split(), 1):
+            row.append(min(before[at] + 1, row[-1] + 1, before[at - 1] + (word != other)))
+        before = row
+    return before[-1]

@@ -1,0 +1,104 @@
+"""What was heard in a call: found bit for bit, timed, measured, written to a file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from audio._audioop import audioop
+from audio.formats import SLIN_8K
+from audio.wav import write_stereo_wav
+from testkit.caller import SipCaller, in_sequence
+from testkit.rtp import RtpPacket
+
+VOICE_LEVEL = 400
+"""Root mean square of 16-bit samples above which a packet counts as voice."""
+PACKET_S = 0.02
+# μ-law has two zeros: 0x7F and 0xFF sound the same, and Asterisk makes one of the other.
+_ONE_ZERO = bytes.maketrans(b"\x7f", b"\xff")
+
+
+def find_clip(heard: bytes, clip: bytes) -> int | None:
+    """Where ``clip`` was heard whole and bit for bit, in samples; None if it was not."""
+    found = heard.translate(_ONE_ZERO).find(clip.translate(_ONE_ZERO))
+    return None if found < 0 else found
+
+
+def clip_arrived_at(packets: Sequence[RtpPacket], clip: bytes) -> float | None:
+    """When the packet with the first sample of ``clip`` arrived (monotonic seconds); None if it never did."""
+    ordered = in_sequence(list(packets))
+    offset = find_clip(b"".join(packet.payload for packet in ordered), clip)
+    if offset is None:
+        return None
+    for packet in ordered:
+        offset -= len(packet.payload)
+        if offset < 0:
+            return packet.arrived_at
+    return None
+
+
+def is_voice(payload: bytes) -> bool:
+    return audioop.rms(audioop.ulaw2lin(payload, 2), 2) >= VOICE_LEVEL
+
+
+@dataclass(slots=True, frozen=True)
+class VoiceEdge:
+    """The agent begins (``voice``) or ceases to be heard; ``at`` is the arrival in monotonic seconds."""
+
+    at: float
+    voice: bool
+
+
+def voice_edges(packets: Sequence[RtpPacket], hang_ms: float = 200) -> list[VoiceEdge]:
+    """Where voice begins and ends; pauses shorter than ``hang_ms`` belong to it."""
+    edges: list[VoiceEdge] = []
+    last_voice = float("-inf")
+    speaking = False
+    for packet in packets:
+        if speaking and packet.arrived_at - last_voice > hang_ms / 1000:
+            edges.append(VoiceEdge(last_voice + PACKET_S, voice=False))
+            speaking = False
+        if is_voice(packet.payload):
+            if not speaking:
+                edges.append(VoiceEdge(packet.arrived_at, voice=True))
+                speaking = True
+            last_voice = packet.arrived_at
+    return edges
+
+
+def longest_silence_ms(packets: Sequence[RtpPacket], after: float = float("-inf")) -> float:
+    """The longest time without voice among the packets that arrived after ``after``."""
+    longest, last = 0.0, None
+    for packet in packets:
+        if packet.arrived_at < after:
+            continue
+        if last is None:
+            last = packet.arrived_at
+        if is_voice(packet.payload):
+            longest = max(longest, packet.arrived_at - last)
+            last = packet.arrived_at
+    return 1000 * longest
+
+
+def write_call_wav(path: Path, call: SipCaller) -> None:
+    """The call as stereo: the caller on the left, what it heard on the right, by the clock."""
+    starts = [at for at, _ in call.sent[:1]] + [packet.arrived_at for packet in call.received[:1]]
+    if not starts:
+        raise ValueError("nothing was sent or received")
+    start = min(starts)
+    left = _lay_out([(at - start, sound) for at, sound in call.sent])
+    right = _lay_out([(packet.arrived_at - start, packet.payload) for packet in call.received])
+    size = max(len(left), len(right))
+    write_stereo_wav(path, left.ljust(size, b"\0"), right.ljust(size, b"\0"), SLIN_8K)
+
+
+def _lay_out(packets: Sequence[tuple[float, bytes]]) -> bytes:
+    """Packets as linear sound, each where it belongs; jitter of less than 60 ms does not move them."""
+    sound = bytearray()
+    for at, payload in packets:
+        behind = int(at * 8000) - len(sound) // 2
+        if behind > 480:
+            sound += bytes(2 * behind)
+        sound += audioop.ulaw2lin(payload, 2)
+    return bytes(sound)
