@@ -27,9 +27,10 @@ with warnings.catch_warnings():
 
 SILENCE = b"\x10\x01\x40" + bytes(320)
 HEADER = b"\x10\x01\x40"
-APPEND = b'{"type":"input_audio_buffer.append","audio":"'
+APPEND = b'{"event_id":"a","type":"input_audio_buffer.append","audio":"'
 SESSION = orjson.dumps(
     {
+        "event_id": "s",
         "type": "session.update",
         "session": {
             "type": "realtime",
@@ -41,7 +42,7 @@ SESSION = orjson.dumps(
         },
     }
 )
-GREET = orjson.dumps({"type": "response.create", "response": {"instructions": "Say hello."}})
+GREET = orjson.dumps({"event_id": "g", "type": "response.create", "response": {"instructions": "Say hello."}})
 
 
 class Call(picows.WSListener, asyncio.Protocol):
@@ -53,6 +54,7 @@ class Call(picows.WSListener, asyncio.Protocol):
         self.write: Any = None
         self.ws: Any = None
         self.media_up = asyncio.Event()
+        self.hung_up = asyncio.Event()
 
     def frames_from_asterisk(self, data: bytes) -> None:
         self.inbox += data
@@ -77,23 +79,30 @@ class Call(picows.WSListener, asyncio.Protocol):
         elif event["type"] == "input_audio_buffer.speech_started":
             self.buffer.clear()
 
-    async def pace(self) -> None:
-        due = time.monotonic()
-        while self.write is not None:
-            if len(self.buffer) >= 320:
-                self.write(HEADER + self.buffer[:320])
-                del self.buffer[:320]
-            else:
-                self.write(SILENCE)
-            due += 0.02
-            await asyncio.sleep(max(0.0, due - time.monotonic()))
+    def tick(self) -> None:
+        if len(self.buffer) >= 320:
+            self.write(HEADER + self.buffer[:320])
+            del self.buffer[:320]
+        else:
+            self.write(SILENCE)
+
+
+async def tick_all(talking: set[Call]) -> None:
+    """One ticker for all calls: cheaper than a timer per call."""
+    due = time.monotonic()
+    while True:
+        due += 0.02
+        await asyncio.sleep(max(0.0, due - time.monotonic()))
+        for call in tuple(talking):
+            call.tick()
 
 
 class AudioSocket(asyncio.Protocol):
     """Finds the call by its UUID, then hands it the frames."""
 
-    def __init__(self, calls: dict[bytes, Call]) -> None:
+    def __init__(self, calls: dict[bytes, Call], talking: set[Call]) -> None:
         self.calls = calls
+        self.talking = talking
         self.call: Call | None = None
 
     def connection_made(self, transport: Any) -> None:
@@ -108,7 +117,8 @@ class AudioSocket(asyncio.Protocol):
 
     def connection_lost(self, _: Exception | None) -> None:
         if self.call is not None:
-            self.call.write = None
+            self.talking.discard(self.call)
+            self.call.hung_up.set()
             if self.call.ws is not None:
                 self.call.ws.disconnect()
 
@@ -117,10 +127,12 @@ async def main(ari: str, app: str, port: int, provider: str) -> None:
     waiting: dict[bytes, Call] = {}
     live: dict[str, tuple[Call, str]] = {}
     tasks: set[asyncio.Task[None]] = set()
-    auth = aiohttp.BasicAuth(os.environ["ASTERISK_ARI_USERNAME"], os.environ["ASTERISK_ARI_PASSWORD"])
-    await asyncio.get_running_loop().create_server(lambda: AudioSocket(waiting), "127.0.0.1", port)
+    talking: set[Call] = set()
+    login = f"{os.environ['ASTERISK_ARI_USERNAME']}:{os.environ['ASTERISK_ARI_PASSWORD']}"
+    basic = {"Authorization": "Basic " + base64.b64encode(login.encode()).decode()}
+    await asyncio.get_running_loop().create_server(lambda: AudioSocket(waiting, talking), "127.0.0.1", port)
     async with (
-        aiohttp.ClientSession(ari, auth=auth) as http,
+        aiohttp.ClientSession(ari, headers=basic) as http,
         http.ws_connect(f"ari/events?app={app}") as events,
     ):
 
@@ -139,7 +151,8 @@ async def main(ari: str, app: str, port: int, provider: str) -> None:
             )
             await call.media_up.wait()
             await http.post(f"ari/bridges/b{media}/addChannel?channel={caller},{media}")
-            await call.pace()
+            talking.add(call)
+            await call.hung_up.wait()
             await http.delete(f"ari/bridges/b{media}")
 
         def start(work: Any) -> None:
@@ -147,6 +160,7 @@ async def main(ari: str, app: str, port: int, provider: str) -> None:
             tasks.add(task)
             task.add_done_callback(tasks.discard)
 
+        start(tick_all(talking))
         print("ready", flush=True)
         async for message in events:
             event = orjson.loads(message.data)

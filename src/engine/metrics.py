@@ -149,6 +149,7 @@ class LiveCollector(Collector):
             yield _counter(
                 name, f"{name.replace('_', ' ').capitalize()} over all calls.", getattr(total, name)
             )
+        yield _gauge("asyncio_tasks", "Tasks that are not done.", len(asyncio.all_tasks()))
         yield _counter("beats_late", "Playout beats a whole period late.", self._beats.late)
         yield _counter("beats_skipped", "Playout beats given up after a stall.", self._beats.skipped)
         for name, read in self._counters.items():
