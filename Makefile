@@ -14,6 +14,10 @@ test: ## Set everything up and run the whole suite, with real calls through Aste
 	@scripts/setup dev
 	@scripts/test
 
+line: ## An agent to call with your own softphone, until Ctrl-C (private Asterisk, CONFIG)
+	@scripts/setup demo
+	@scripts/line $(CONFIG)
+
 run: ## Answer calls with CONFIG (config/ai-agent.yaml) and .env, at your own Asterisk
 	@scripts/setup run
 	@exec $(PYTHON_ENV) -m engine run --config $(CONFIG)
@@ -36,4 +40,4 @@ clean: ## Remove what was made here: environment, private Asterisk, outputs
 	@scripts/asterisk stop >/dev/null 2>&1 || true
 	rm -rf .venv .asterisk out var .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help demo test run provider-switch bench check lock clean
+.PHONY: help demo test line run provider-switch bench check lock clean

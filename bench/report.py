@@ -21,8 +21,9 @@ _INTRODUCTION = """\
 
 Made by `make bench`, which measures the engine **beside the floor in one run**. The floor (`bench/floor.py`) is the
 least Python that bridges Asterisk and a realtime provider: no product, no state, only frames. It is the limit that
-the engine is compared with. Callers are real SIP calls that keep every RTP packet; the provider is the double of OpenAI Realtime, in
-a process of its own, which reports speech after 30 ms of voice and sends replies six times faster than they play.
+the engine is compared with. Callers are real SIP calls that keep every RTP packet; the provider is the double of
+OpenAI Realtime, in a process of its own, which reports speech after 30 ms of voice and sends replies six times
+faster than they play.
 
 "Caller's voice → provider" counts from the packet's leaving the caller; the 20 ms of sound in it come on top.
 

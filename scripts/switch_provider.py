@@ -240,15 +240,11 @@ def listing(config: Config, credentials: Credentials) -> Iterator[str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("provider", nargs="?", help="who is to answer calls")
     parser.add_argument("--list", action="store_true", help="show the providers; * marks the one in the file")
     parser.add_argument("--config", type=Path, default=Path("config/ai-agent.yaml"), metavar="FILE")
-    parser.add_argument(
-        "--env", type=Path, default=Path(".env"), metavar="FILE", help="where credentials are"
-    )
+    parser.add_argument("--env", type=Path, default=Path(".env"), metavar="FILE", help="where credentials are")
     parser.add_argument("--no-reload", action="store_true", help="only change the file")
     parser.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS", help="for becoming ready")
     options = parser.parse_args(arguments)

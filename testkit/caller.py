@@ -252,9 +252,7 @@ class SipCaller(asyncio.DatagramProtocol):
         self._transport.sendto(sip.serialize(request))
         return queue
 
-    async def _final(
-        self, request: sip.SipRequest, responses: asyncio.Queue[sip.SipResponse]
-    ) -> sip.SipResponse:
+    async def _final(self, request: sip.SipRequest, responses: asyncio.Queue[sip.SipResponse]) -> sip.SipResponse:
         """Waits for the final response, repeating the request until anything comes."""
         interval_s, answered = T1_S, False
         while True:

@@ -1,180 +1,149 @@
-"""Telling a caller's voice from the line it comes over.
+"""Hears when a voice begins and ends on a telephone line.
 
-Two judges have to agree on a frame. WebRTC's detector knows what speech sounds like, but takes steady noise at
-5 dB for speech without end; a gate on the noise floor knows how loud this line is when nobody speaks. What both
-call voice is smoothed into stretches of speech with an onset and an offset, both as sample positions.
+WebRTC's detector knows what a voice sounds like, but takes steady noise for one (at 5 dB signal to noise: all of
+it). A gate above the line's noise floor knows what is steady, but misses soft speech when it is set alone. A frame
+is voiced when both say so.
 """
 
 from __future__ import annotations
 
-import audioop
-from collections.abc import Callable
+from collections import deque
 from dataclasses import dataclass
 
 import webrtcvad
 
-from audio.formats import FRAME_MS, ULAW_8K, AudioFormat, Encoding
+from audio._audioop import audioop
+from audio.convert import converter
+from audio.formats import FRAME_MS, SLIN_8K, AudioFormat
 
-_TO_LINEAR: dict[Encoding, Callable[[bytes, int], bytes]] = {
-    Encoding.ULAW: audioop.ulaw2lin,
-    Encoding.ALAW: audioop.alaw2lin,
-}
-_FLOOR_BLOCKS = 4
-
-
-@dataclass(slots=True, frozen=True)
-class SpeechOnset:
-    """Somebody began to speak."""
-
-    sample: int
-    """Position of the first voiced frame's first sample, counted from the first frame fed."""
-
-
-@dataclass(slots=True, frozen=True)
-class SpeechOffset:
-    """The voice has been silent for the hangover."""
-
-    sample: int
-    """Position just after the last voiced frame."""
-
-
-VoiceEdge = SpeechOnset | SpeechOffset
+_FULL_SCALE = 32768
+_BLOCK_FRAMES = 10
+"""The noise floor is the quietest frame of the newest blocks of this length."""
 
 
 @dataclass(slots=True, frozen=True)
 class VoiceDetectorOptions:
-    aggressiveness: int = 3
-    """WebRTC's mode, 0 … 3: how readily it calls a frame noise."""
-    onset_frames: int = 3
-    """Voiced frames within ``onset_window_frames`` that make an onset; fewer are a click."""
-    onset_window_frames: int = 5
+    """What counts as a voice, and for how long it must be there or be gone."""
+
+    aggressiveness: int = 2
+    """WebRTC's mode: 0 lets much pass as voice, 3 little."""
+    onset_ms: int = 60
+    """Voice heard within ``onset_window_ms`` before it counts as begun."""
+    onset_window_ms: int = 100
     hangover_ms: int = 200
-    """Silence after the last voiced frame that makes an offset; shorter gaps belong to the words."""
-    above_floor_db: float = 6.0
-    """How far above the line's noise a frame must be."""
-    quietest_rms: int = 24
-    """Level (of 32767) under which nothing is voice, however still the line is: −63 dBFS."""
-    floor_memory_ms: int = 1600
-    """How long the quietest moment heard counts as the noise floor: steady noise stops reading as voice after
-    about this time, and no word is held that long."""
+    """Silence after which a voice counts as ended; the gaps inside words are shorter."""
+    margin_db: float = 8.0
+    """How far above the noise floor a voice is."""
+    min_level_dbfs: float = -56.0
+    """Nothing below this is a voice, however quiet the line."""
+    floor_window_ms: int = 2000
+    """Sound that has not varied by ``margin_db`` for this long is the line's noise. Speech dips at every syllable."""
+    learning_ms: int = 200
+    """At the start of a stream nothing is known of its noise for this long."""
+    warm_up_ms: int = 100
+    """At the start of a stream nothing counts as voice for this long: WebRTC's detector takes any noise for one."""
+
+
+@dataclass(slots=True, frozen=True)
+class VoiceStarted:
+    first_sample: int
+    """Of the voice, not of the moment when it was certain enough."""
+
+
+@dataclass(slots=True, frozen=True)
+class VoiceStopped:
+    last_sample: int
+    """The last voiced one; the detector heard ``hangover_ms`` more before it said so."""
+
+
+Edge = VoiceStarted | VoiceStopped
 
 
 class VoiceDetector:
-    """Follows one caller. ``feed`` takes every frame, in order, and costs a few microseconds."""
+    """Listens to one stream of 20 ms frames; samples are counted from its first."""
 
-    __slots__ = (
-        "_above_floor",
-        "_block_frames",
-        "_block_left",
-        "_block_minimum",
-        "_first_voiced",
-        "_floor",
-        "_frame_samples",
-        "_hangover_samples",
-        "_level",
-        "_minima",
-        "_options",
-        "_position",
-        "_recent",
-        "_recent_mask",
-        "_to_linear",
-        "_voiced_end",
-        "_voiced_frames",
-        "_webrtc",
-        "speaking",
-    )
-
-    def __init__(
-        self, audio_format: AudioFormat = ULAW_8K, options: VoiceDetectorOptions | None = None
-    ) -> None:
+    def __init__(self, audio_format: AudioFormat, options: VoiceDetectorOptions | None = None) -> None:
+        """Raises ``UnsupportedConversion`` for a format that is not at 8 kHz."""
         options = options or VoiceDetectorOptions()
-        if audio_format.rate_hz not in (8000, 16000):
-            raise ValueError(f"no voice detection at {audio_format}")
-        self._options = options
-        self._webrtc = webrtcvad.Vad(options.aggressiveness)
-        self._to_linear = _TO_LINEAR.get(audio_format.encoding)
-        self._frame_samples = audio_format.frame_samples
-        self._hangover_samples = options.hangover_ms * audio_format.rate_hz // 1000
-        self._above_floor = 10 ** (options.above_floor_db / 20)
-        self._block_frames = max(1, options.floor_memory_ms // FRAME_MS // _FLOOR_BLOCKS)
-        self._block_left = self._block_frames
-        self._block_minimum = float(2**15)
-        self._minima: list[float] = []
-        self._floor = float(options.quietest_rms)
-        self._level = 0.0
-        self._recent = 0
-        self._recent_mask = (1 << options.onset_window_frames) - 1
-        self._position = 0
-        self._first_voiced = 0
-        self._voiced_end = 0
+        self._to_slin = converter(audio_format, SLIN_8K)
+        self._format = audio_format
+        self._frame_bytes = audio_format.frame_bytes
+        self._rate_hz = audio_format.rate_hz
+        self._is_speech = webrtcvad.Vad(options.aggressiveness).is_speech
+        self._onset_frames = max(1, options.onset_ms // FRAME_MS)
+        self._hangover_samples = options.hangover_ms * self._rate_hz // 1000
+        self._recent: deque[bool] = deque(maxlen=max(self._onset_frames, options.onset_window_ms // FRAME_MS))
+        self._margin = 10 ** (options.margin_db / 20)
+        self._min_level = _FULL_SCALE * 10 ** (options.min_level_dbfs / 20)
+        blocks = max(1, options.floor_window_ms // (FRAME_MS * _BLOCK_FRAMES))
+        self._block_minima: deque[int] = deque(maxlen=blocks)
+        self._block_minimum = _FULL_SCALE
+        self._block_left = _BLOCK_FRAMES
+        self._learning_samples = options.learning_ms * self._rate_hz // 1000
+        self._warm_up_samples = options.warm_up_ms * self._rate_hz // 1000
+        self._gate = self._min_level
+        self._silent_since = 0
+        """The sample after the last voiced one."""
         self._voiced_frames = 0
-        self.speaking = False
-        """Whether a stretch of speech is open: an onset was reported and no offset yet."""
-
-    @property
-    def position(self) -> int:
-        """Samples fed so far."""
-        return self._position
-
-    @property
-    def last_voiced_sample(self) -> int:
-        """Position just after the newest voiced frame."""
-        return self._voiced_end
+        self.voice = False
+        """A voice is heard now, or was within the hangover."""
+        self.samples = 0
+        """Heard so far."""
 
     @property
     def voiced_ms(self) -> int:
-        """Voice, without its gaps, in the stretch that is open, or in the last one."""
+        """How much voice the current run holds, or the last one when nobody speaks; gaps do not count."""
         return self._voiced_frames * FRAME_MS
 
-    def feed(self, frame: bytes) -> VoiceEdge | None:
-        """Takes one frame of 20 ms; reports the edge that it revealed, if any."""
-        to_linear = self._to_linear
-        linear = to_linear(frame, 2) if to_linear is not None else frame
-        start = self._position
-        self._position = start + self._frame_samples
-        voiced = self._is_voiced(linear)
-        self._recent = ((self._recent << 1) | voiced) & self._recent_mask
-        if self.speaking:
-            if voiced:
-                self._voiced_end = self._position
-                self._voiced_frames += 1
-            elif self._position - self._voiced_end >= self._hangover_samples:
-                self.speaking = False
-                self._recent = 0
-                return SpeechOffset(self._voiced_end)
-            return None
+    @property
+    def silence_ms(self) -> float:
+        """Since the last voiced sample (or since the start)."""
+        return 1000 * (self.samples - self._silent_since) / self._rate_hz
+
+    def feed(self, frame: bytes) -> Edge | None:
+        """Hears one frame. One of another length counts for what it is, and is judged by as much as fits."""
+        size = len(frame)
+        if size == self._frame_bytes:
+            self.samples += self._format.frame_samples
+        else:
+            self.samples += self._format.samples(size)
+            frame = (frame + self._format.silent_frame)[: self._frame_bytes]
+        slin = self._to_slin(frame)
+        level = audioop.rms(slin, 2)
+        # WebRTC's detector learns from every frame, so it hears those below the gate too.
+        voiced = self._is_speech(slin, self._rate_hz) and level > self._gate
+        self._track_floor(level)
+        if not self.voice:
+            return self._listen(voiced)
         if voiced:
-            count = self._recent.bit_count()
-            if count >= self._options.onset_frames:
-                self.speaking = True
-                self._voiced_frames = count
-                self._voiced_end = self._position
-                frames_back = self._recent.bit_length() - 1
-                return SpeechOnset(start - frames_back * self._frame_samples)
+            self._voiced_frames += 1
+            self._silent_since = self.samples
+        elif self.samples - self._silent_since >= self._hangover_samples:
+            self.voice = False
+            return VoiceStopped(self._silent_since - 1)
         return None
 
-    def _is_voiced(self, linear: bytes) -> bool:
-        rms = audioop.rms(linear, 2)
-        self._follow_floor(rms)
-        # Fed with every frame, loud or not: WebRTC's detector keeps a model of this line's noise as well.
-        like_speech: bool = self._webrtc.is_speech(linear, self._frame_samples * 50)
-        return like_speech and rms > self._floor * self._above_floor and rms >= self._options.quietest_rms
+    def _listen(self, voiced: bool) -> VoiceStarted | None:
+        recent = self._recent
+        recent.append(voiced and self.samples > self._warm_up_samples)
+        if not recent[-1] or (frames := sum(recent)) < self._onset_frames:
+            return None
+        first = list(recent).index(True)
+        first_sample = max(0, self.samples - (len(recent) - first) * self._format.frame_samples)
+        recent.clear()
+        self.voice = True
+        self._voiced_frames = frames
+        self._silent_since = self.samples
+        return VoiceStarted(first_sample)
 
-    def _follow_floor(self, rms: int) -> None:
-        """The floor is the quietest moment of the last blocks (minimum statistics).
-
-        It falls at once and rises only when a block full of louder sound has pushed out the last quiet one.
-        """
-        self._level += 0.5 * (rms - self._level)
-        level = self._level
+    def _track_floor(self, level: int) -> None:
         if level < self._block_minimum:
             self._block_minimum = level
-            if level < self._floor:
-                self._floor = level
         self._block_left -= 1
-        if not self._block_left:
-            self._minima.append(self._block_minimum)
-            del self._minima[:-_FLOOR_BLOCKS]
-            self._floor = min(self._minima)
-            self._block_minimum = level
-            self._block_left = self._block_frames
+        if self._block_left:
+            return
+        self._block_minima.append(self._block_minimum)
+        self._block_minimum = _FULL_SCALE
+        self._block_left = _BLOCK_FRAMES
+        if self.samples >= self._learning_samples:
+            self._gate = max(self._min_level, min(self._block_minima) * self._margin)

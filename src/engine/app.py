@@ -248,9 +248,8 @@ def _settings(config: Config) -> ConversationSettings:
         rules=ConversationRules(
             barge_in=barge_in.enabled,
             post_tts_end_protection_ms=barge_in.post_tts_end_protection_ms,
-            resume_after_ms=barge_in.resume_after_ms,
             fallback_timeout_ms=streaming.fallback_timeout_ms,
-            stall_timeout_s=config.limits.stall_timeout_s,
+            stall_timeout_s=config.limits.provider_timeout_s,
             no_input_timeout_s=talk.no_input_timeout_s,
             max_check_ins=talk.max_check_ins,
             check_in=talk.check_in,
@@ -263,7 +262,7 @@ def _settings(config: Config) -> ConversationSettings:
             jitter_buffer_ms=streaming.jitter_buffer_ms,
             provider_grace_ms=streaming.provider_grace_ms,
         ),
-        provider_start_timeout_s=config.limits.provider_start_timeout_s,
+        provider_start_timeout_s=config.limits.provider_timeout_s,
         messages_dir=config.messages_dir,
     )
 

@@ -29,6 +29,8 @@ __all__ = [
     "unknown_provider",
 ]
 
+SHIPPED_CONFIG = Path("config")
+"""Where the files of the project lie, from its own folder."""
 ANY_ADDRESS = ("0.0.0.0", "::")
 
 Host = Annotated[str, Field(min_length=1)]
@@ -44,9 +46,7 @@ class Section(BaseModel):
     @classmethod
     def _is_bare_host(cls, host: str | None) -> str | None:
         if host is not None and ("/" in host or any(char.isspace() for char in host)):
-            raise ValueError(
-                f"expected a host name or an address alone, without http:// or a path, got {host!r}"
-            )
+            raise ValueError(f"expected a host name or an address alone, without http:// or a path, got {host!r}")
         return host
 
 
@@ -61,9 +61,7 @@ class AsteriskConfig(Section):
 
 
 class AudioSocketConfig(Section):
-    host: Host = Field(
-        default="127.0.0.1", description="The address on which the engine waits for calls' sound."
-    )
+    host: Host = Field(default="127.0.0.1", description="The address on which the engine waits for calls' sound.")
     port: Port = Field(default=9092, description="Its TCP port; 0 takes any free one.")
     advertise_host: Host | None = Field(
         default=None, description="The engine's address as Asterisk sees it; nothing: the same as host."
@@ -72,16 +70,12 @@ class AudioSocketConfig(Section):
     @model_validator(mode="after")
     def _asterisk_knows_where_to_connect(self) -> Self:
         if self.host in ANY_ADDRESS and self.advertise_host is None:
-            raise ValueError(
-                f"with host {self.host}, advertise_host must say where Asterisk finds the engine"
-            )
+            raise ValueError(f"with host {self.host}, advertise_host must say where Asterisk finds the engine")
         return self
 
 
 class HttpConfig(Section):
-    host: Host = Field(
-        default="127.0.0.1", description="The address of /health, /ready, /metrics and /reload."
-    )
+    host: Host = Field(default="127.0.0.1", description="The address of /health, /ready, /metrics and /reload.")
     port: Port = Field(default=8080, description="Its TCP port; 0 takes any free one.")
 
 
@@ -133,21 +127,14 @@ class BargeInConfig(Section):
         default=250,
         description="How long after the agent's last word its own echo is not taken for the caller.",
     )
-    resume_after_ms: Milliseconds = Field(
-        default=1000, description="How long a suspected interruption pauses the agent before it goes on."
-    )
 
 
 class ConversationConfig(Section):
-    no_input_timeout_s: Seconds = Field(
-        default=10, description="Silence of the caller before the agent checks in."
-    )
+    no_input_timeout_s: Seconds = Field(default=10, description="Silence of the caller before the agent checks in.")
     check_in: str = Field(default="Are you still there?", min_length=1, description="What it says then.")
-    max_check_ins: int = Field(
-        default=2, ge=0, le=10, description="Check-ins in a row before the agent hangs up."
-    )
+    max_check_ins: int = Field(default=2, ge=0, le=10, description="Check-ins in a row before the agent hangs up.")
     goodbye: str = Field(
-        default="I cannot hear you, so I will hang up now. Goodbye.",
+        default="I have to hang up now. Thank you for calling. Goodbye.",
         min_length=1,
         description="What it says before it hangs up.",
     )
@@ -155,9 +142,7 @@ class ConversationConfig(Section):
 
 
 class LimitsConfig(Section):
-    max_calls: int = Field(
-        default=100, ge=1, le=10_000, description="Calls at once; one more is turned away."
-    )
+    max_calls: int = Field(default=100, ge=1, le=10_000, description="Calls at once; one more is turned away.")
     drain_s: float = Field(
         default=10,
         ge=0,
@@ -165,11 +150,9 @@ class LimitsConfig(Section):
         allow_inf_nan=False,
         description="How long running calls may go on when stopping.",
     )
-    provider_start_timeout_s: Seconds = Field(
-        default=8, description="How long a provider may take to be ready before the call is given up."
-    )
-    stall_timeout_s: Seconds = Field(
-        default=8, description="How long a provider may owe the caller a reply before the call is given up."
+    provider_timeout_s: Seconds = Field(
+        default=8,
+        description="How long a provider may take to be ready, or owe the caller a reply, before the call is given up.",
     )
 
 
@@ -203,9 +186,7 @@ class Config(Section):
         default="audiosocket", description="How sound travels between Asterisk and the engine."
     )
     asterisk: AsteriskConfig = Field(default_factory=AsteriskConfig, description="Where Asterisk is.")
-    audiosocket: AudioSocketConfig = Field(
-        default_factory=AudioSocketConfig, description="Where sound arrives."
-    )
+    audiosocket: AudioSocketConfig = Field(default_factory=AudioSocketConfig, description="Where sound arrives.")
     http: HttpConfig = Field(default_factory=HttpConfig, description="Where the engine tells how it is.")
     llm: LlmConfig = Field(default_factory=LlmConfig, description="What the agent says and is.")
     streaming: StreamingConfig = Field(default_factory=StreamingConfig, description="How replies are played.")
@@ -218,12 +199,8 @@ class Config(Section):
         default=Path("var/messages"),
         description="Where messages for people are stored, one JSON file each; from the working directory.",
     )
-    logging: LoggingConfig = Field(
-        default_factory=LoggingConfig, description="What is written to standard error."
-    )
-    providers: ProvidersConfig = Field(
-        default_factory=ProvidersConfig, description="Settings of each provider."
-    )
+    logging: LoggingConfig = Field(default_factory=LoggingConfig, description="What is written to standard error.")
+    providers: ProvidersConfig = Field(default_factory=ProvidersConfig, description="Settings of each provider.")
 
     @field_validator("default_provider")
     @classmethod
@@ -251,12 +228,15 @@ def load_config(path: Path) -> Config:
 def parse_config(text: str, path: Path) -> Config:
     """Makes a Config of YAML text that is, or is to be, the file at ``path``. Raises ConfigError.
 
-    A relative ``providers.local.faq_file`` is looked for beside the file and comes out as a path from the
-    working directory, from which ``messages_dir``, to which the engine writes, is seen anyway.
+    A relative ``providers.local.faq_file`` is looked for beside the file, then in the working directory's
+    ``config``, and comes out as a path from the working directory, from which ``messages_dir``, to which the
+    engine writes, is seen anyway.
     """
     config = validate(Config, parse(text, str(path)), _variable_of)
     local = config.providers.local
-    local = local.model_copy(update={"faq_file": path.parent / local.faq_file})
+    beside, shipped = path.parent / local.faq_file, SHIPPED_CONFIG / local.faq_file
+    faq_file = shipped if shipped.exists() and not beside.exists() else beside
+    local = local.model_copy(update={"faq_file": faq_file})
     return config.model_copy(update={"providers": config.providers.model_copy(update={"local": local})})
 
 
@@ -290,9 +270,7 @@ class Credentials(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    ari_username: SecretStr | None = Field(
-        default=None, description="Who the engine is to Asterisk's ARI (ari.conf)."
-    )
+    ari_username: SecretStr | None = Field(default=None, description="Who the engine is to Asterisk's ARI (ari.conf).")
     ari_password: SecretStr | None = Field(default=None, description="The password of that user.")
     openai_api_key: SecretStr | None = Field(default=None, description="For the provider openai_realtime.")
     deepgram_api_key: SecretStr | None = Field(default=None, description="For Deepgram's services.")

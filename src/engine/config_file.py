@@ -139,10 +139,7 @@ class _Builder:
             self._note(node, f"{dotted(path)} contains itself")
             return None
         if isinstance(node, yaml.MappingNode):
-            return {
-                key: self.value(child, (*path, key), (*inside, node))
-                for key, child in self._pairs(node, path)
-            }
+            return {key: self.value(child, (*path, key), (*inside, node)) for key, child in self._pairs(node, path)}
         if isinstance(node, yaml.SequenceNode):
             items = []
             for index, child in enumerate(node.value):
@@ -157,11 +154,7 @@ class _Builder:
             reason = error.problem if isinstance(error, yaml.MarkedYAMLError) else error
             self._note(node, f"{dotted(path)}: {shown(node.value)} cannot be understood: {reason}")
             return None
-        if (
-            plain is None
-            or isinstance(plain, str | float)
-            or (isinstance(plain, int) and abs(plain) < MAX_INTEGER)
-        ):
+        if plain is None or isinstance(plain, str | float) or (isinstance(plain, int) and abs(plain) < MAX_INTEGER):
             return plain
         return node.value  # a date or the like: to an operator it is the text that stands there
 

@@ -110,9 +110,7 @@ class Conversation:
         self._end = end
         self._spawn = spawn
         self._log = log.bind(call_id=session.call_id)
-        self.playback = StreamingPlaybackManager(
-            session.port, self._on_playout, cushioning=settings.cushioning
-        )
+        self.playback = StreamingPlaybackManager(session.port, self._on_playout, cushioning=settings.cushioning)
         self.coordinator = ConversationCoordinator(settings.rules, lambda: self.playback.speaking)
         self._provider: Provider | None = None
         self._to_wire: Callable[[bytes], bytes] = bytes
@@ -181,9 +179,7 @@ class Conversation:
         except ProviderError as error:
             self._provider_lost(error.code, str(error))
         except TimeoutError:
-            self._provider_lost(
-                "start_timeout", f"not ready within {settings.provider_start_timeout_s:.0f} s"
-            )
+            self._provider_lost("start_timeout", f"not ready within {settings.provider_start_timeout_s:.0f} s")
 
     def _join(self, provider: Provider) -> None:
         """Connects the caller's sound to the provider and the provider's to the caller."""

@@ -89,9 +89,7 @@ class Leg:
         steps: list[Awaitable[None]] = [ari.hang_up(ids.media_channel), ari.destroy_bridge(ids.bridge)]
         if not self._caller_gone:
             steps.append(ari.hang_up(ids.caller_channel))
-        for error in (
-            await _within(ARI_TEARDOWN_LIMIT_S, asyncio.gather(*steps, return_exceptions=True)) or ()
-        ):
+        for error in await _within(ARI_TEARDOWN_LIMIT_S, asyncio.gather(*steps, return_exceptions=True)) or ():
             if isinstance(error, AriError) and not isinstance(error, AriNotFound):
                 self._log.warning("teardown_step_failed", error=str(error))
             elif isinstance(error, BaseException) and not isinstance(error, AriError):

@@ -32,9 +32,7 @@ _LEVELS: Mapping[str, int] = {
     "warning": logging.WARNING,
     "error": logging.ERROR,
 }
-_SECRET_NAME = re.compile(
-    r"(?i)(^|[_-])(api[_-]?key|authorization|cookie|credentials?|passw(or)?d|secret|token)$"
-)
+_SECRET_NAME = re.compile(r"(?i)(^|[_-])(api[_-]?key|authorization|cookie|credentials?|passw(or)?d|secret|token)$")
 _SECRET_IN_TEXT = re.compile(
     r"""(?ix)
     (?<=://) [^/\s@"']+ (?=@)               # user:password in a URL

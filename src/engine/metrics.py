@@ -76,9 +76,7 @@ class EngineMetrics:
             _REACTION_BUCKETS,
         )
         self.calls_started = Counter(f"{PREFIX}calls_started", "Calls taken.", registry=self.registry)
-        self.calls_refused = Counter(
-            f"{PREFIX}calls_refused", "Calls turned away.", ["reason"], registry=self.registry
-        )
+        self.calls_refused = Counter(f"{PREFIX}calls_refused", "Calls turned away.", ["reason"], registry=self.registry)
         self.calls_ended = Counter(
             f"{PREFIX}calls_ended", "Calls that ended, by reason.", ["reason"], registry=self.registry
         )
@@ -138,17 +136,13 @@ class LiveCollector(Collector):
         for state in PlaybackState:
             states.add_metric([state], playing[state])
         yield states
-        yield _gauge(
-            "event_loop_lag_seconds", f"The worst delay of the last {LAG_WINDOW_S:.0f} s.", self._lag.worst_s
-        )
+        yield _gauge("event_loop_lag_seconds", f"The worst delay of the last {LAG_WINDOW_S:.0f} s.", self._lag.worst_s)
         total = FrameCounts()
         total.add(self._metrics.finished)
         for session in sessions:
             total.add(session.call.counts())
         for name in _COUNT_NAMES:
-            yield _counter(
-                name, f"{name.replace('_', ' ').capitalize()} over all calls.", getattr(total, name)
-            )
+            yield _counter(name, f"{name.replace('_', ' ').capitalize()} over all calls.", getattr(total, name))
         yield _gauge("asyncio_tasks", "Tasks that are not done.", len(asyncio.all_tasks()))
         yield _counter("beats_late", "Playout beats a whole period late.", self._beats.late)
         yield _counter("beats_skipped", "Playout beats given up after a stall.", self._beats.skipped)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from audio.formats import FRAME_MS
 
 PERIOD_S = FRAME_MS / 1000
-PHASES = 4
+PHASES = 2
 """Calls are spread over this many phases of the period, so that they do not all send in one burst."""
 MAX_CATCH_UP = 3
 """Beats made up for at once after a stall; Asterisk keeps at most 80 ms of surplus in a softmix bridge."""

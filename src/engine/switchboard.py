@@ -75,9 +75,7 @@ class Switchboard:
     def _take(self, channel: Mapping[str, Any]) -> None:
         """A caller has arrived."""
         terms = self._admission()
-        refused = (
-            "stopping" if not self.accepting else "full" if len(self._store) >= terms.max_calls else None
-        )
+        refused = "stopping" if not self.accepting else "full" if len(self._store) >= terms.max_calls else None
         if refused is not None:
             log.warning("call_refused", call_id=channel["id"], reason=refused)
             self._metrics.calls_refused.labels(refused).inc()
@@ -149,9 +147,7 @@ class Switchboard:
         """Channels and bridges that carry our prefix and belong to no call."""
         listed = [("channel", channel["id"]) for channel in channels]
         listed += [("bridge", bridge["id"]) for bridge in bridges]
-        return [
-            (kind, name) for kind, name in listed if self._is_ours(name) and self._store.find(name) is None
-        ]
+        return [(kind, name) for kind, name in listed if self._is_ours(name) and self._store.find(name) is None]
 
     def _remove(self, kind: str, orphan: str) -> None:
         log.warning("orphan_removed", kind=kind, id=orphan)

@@ -32,9 +32,7 @@ class MessageArguments(BaseModel):
     model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
 
     name: str = Field(min_length=1, max_length=200, description="The caller's name, as they gave it.")
-    number: str = Field(
-        min_length=1, max_length=40, description="The telephone number to call back, digits only."
-    )
+    number: str = Field(min_length=1, max_length=40, description="The telephone number to call back, digits only.")
     reason: str = Field(min_length=1, max_length=2000, description="What the call is about.")
 
 

@@ -38,6 +38,8 @@ _to_wire = converter(ULAW_8K, SLIN_8K)
 PRE_ROLL_MS = 300
 """Sound from before a segment that belongs to it: detectors miss the first consonant."""
 
+_FRAMES_PER_EVENT = 3
+"""Waking the service costs most of an event; what is held back goes out when the segment ends."""
 _CONNECT_LIMIT_S = 5.0
 _ANSWER_LIMIT_S = 10.0
 _UNSENT_LIMIT_BYTES = 10 * _RATE_HZ * _WIDTH
@@ -179,14 +181,13 @@ class WyomingSpeechToText:
 
     format = ULAW_8K
 
-    def __init__(
-        self, connect: Connect, model_for: Callable[[str | None], str | None] = lambda expects: None
-    ) -> None:
+    def __init__(self, connect: Connect, model_for: Callable[[str | None], str | None] = lambda expects: None) -> None:
         self._connect = connect
         self._model_for = model_for
         self._pre_roll: deque[bytes] = deque(maxlen=PRE_ROLL_MS // FRAME_MS)
         self._in_segment = False
         self._writer: asyncio.StreamWriter | None = None
+        self._unsent_frames: list[bytes] = []
         self._unsent = bytearray()
         self._unanswered = 0
         self._limit: asyncio.Timeout | None = None
@@ -196,7 +197,7 @@ class WyomingSpeechToText:
     async def run(self, on_transcript: Callable[[Transcript], None]) -> None:
         try:
             async with asyncio.timeout(None) as self._limit, self._connect() as (reader, self._writer):
-                self._writer.write(self._unsent)
+                self._writer.write(bytes(self._unsent))
                 self._unsent.clear()
                 self._watch()
                 async for event in _events(reader, "recognition"):
@@ -221,9 +222,9 @@ class WyomingSpeechToText:
         model = self._model_for(expects)
         start = AudioStart(_RATE_HZ, _WIDTH, 1)
         self._send(encode(Transcribe(name=model).event()) + encode(start.event()))
-        if self._pre_roll:
-            self._send(encode_audio(_to_wire(b"".join(self._pre_roll))))
-            self._pre_roll.clear()
+        self._unsent_frames.extend(self._pre_roll)
+        self._pre_roll.clear()
+        self._send_frames()
 
     def push(self, frame: bytes) -> None:
         if not self._in_segment:
@@ -231,7 +232,9 @@ class WyomingSpeechToText:
         elif self._backlog() > _UNSENT_LIMIT_BYTES:
             self.frames_dropped += 1
         else:
-            self._send(encode_audio(_to_wire(frame)))
+            self._unsent_frames.append(frame)
+            if len(self._unsent_frames) >= _FRAMES_PER_EVENT:
+                self._send_frames()
 
     def segment_ended(self) -> None:
         if not self._in_segment:
@@ -240,7 +243,13 @@ class WyomingSpeechToText:
         self._unanswered += 1
         if self._unanswered == 1:
             self._watch()
+        self._send_frames()
         self._send(encode(AudioStop().event()))
+
+    def _send_frames(self) -> None:
+        if self._unsent_frames:
+            self._send(encode_audio(_to_wire(b"".join(self._unsent_frames))))
+            self._unsent_frames.clear()
 
     def _send(self, data: bytes) -> None:
         if self._writer is None:
@@ -253,7 +262,7 @@ class WyomingSpeechToText:
 
     def _watch(self) -> None:
         """Sets the moment by which the oldest unanswered segment must have its transcript."""
-        if self._limit is not None:
+        if self._limit is not None and not self._limit.expired():
             now = asyncio.get_running_loop().time()
             self._limit.reschedule(now + _ANSWER_LIMIT_S if self._unanswered else None)
 

@@ -281,9 +281,7 @@ class AriClient:
             return {name: answer["variables"][expression] for name, expression in expressions.items()}
         variables = {}
         for name, expression in expressions.items():
-            answer = await self._rest.call(
-                "channels", "getChannelVar", channelId=channel_id, variable=expression
-            )
+            answer = await self._rest.call("channels", "getChannelVar", channelId=channel_id, variable=expression)
             variables[name] = answer["value"]
         return variables
 

@@ -24,9 +24,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=0, help="port on 127.0.0.1; 0 takes a free one")
     parser.add_argument("--config", type=Path, help="the script as JSON (see testkit.openai_realtime.Script)")
     parser.add_argument("--validate", choices=("all", "first_of_kind"), default="first_of_kind")
-    parser.add_argument(
-        "--events", action="store_true", help="print every event (audio left out) as it comes and goes"
-    )
+    parser.add_argument("--events", action="store_true", help="print every event (audio left out) as it comes and goes")
     parser.add_argument(
         "--sound", action="store_true", help="add the caller's sound (base64) and the time of every append"
     )

@@ -97,8 +97,7 @@ class OpenAIRealtimeDouble:
                     "first_byte_sent_at": session.first_byte_sent_at,
                     "speech_started_sent_at": session.speech_started_sent_at,
                     "truncated": [
-                        {"item_id": cut.item_id, "audio_end_ms": cut.audio_end_ms}
-                        for cut in session.truncated
+                        {"item_id": cut.item_id, "audio_end_ms": cut.audio_end_ms} for cut in session.truncated
                     ],
                     "deleted": session.deleted,
                     "errors": session.errors,
@@ -118,9 +117,7 @@ class OpenAIRealtimeDouble:
         if target.path != PATH or not model:
             status = status or 404
         if status is not None:
-            return WSUpgradeResponseWithListener(
-                WSUpgradeResponse.create_error_response(status, b"refused"), None
-            )
+            return WSUpgradeResponseWithListener(WSUpgradeResponse.create_error_response(status, b"refused"), None)
         session = Session(self.script, model, self._validate, self.violations.append, self._trace)
         self.sessions.append(session)
         return session

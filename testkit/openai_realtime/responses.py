@@ -99,9 +99,7 @@ class Response:
         body = item.body("in_progress")
         session.emit("response.output_item.added", response_id=self.id, output_index=0, item=body)
         session.emit("conversation.item.added", item=body, previous_item_id=None)
-        session.emit(
-            "response.content_part.added", **self._part(item), part={"type": "audio", "transcript": ""}
-        )
+        session.emit("response.content_part.added", **self._part(item), part={"type": "audio", "transcript": ""})
         return item
 
     async def _say(self, item: Item) -> bool:

@@ -235,15 +235,11 @@ class Session(WSListener):
             if edge.speaking:
                 self._speech_item = self.new_id("item")
                 self.speech_started_sent_at.append(time.monotonic())
-                self.emit(
-                    "input_audio_buffer.speech_started", audio_start_ms=edge.at_ms, item_id=self._speech_item
-                )
+                self.emit("input_audio_buffer.speech_started", audio_start_ms=edge.at_ms, item_id=self._speech_item)
                 if self.active is not None and turns.get("interrupt_response", True):
                     self.active.cancel("turn_detected")
             else:
-                self.emit(
-                    "input_audio_buffer.speech_stopped", audio_end_ms=edge.at_ms, item_id=self._speech_item
-                )
+                self.emit("input_audio_buffer.speech_stopped", audio_end_ms=edge.at_ms, item_id=self._speech_item)
                 self._take_turn(self._speech_item)
                 if turns.get("create_response", True) and self.active is None:
                     self._respond(self._next_reply())
@@ -257,9 +253,7 @@ class Session(WSListener):
         """The buffer becomes a message of the caller."""
         self._buffer_bytes = 0
         self._turns += 1
-        item = Item(
-            item_id, "user", {"type": "message", "role": "user", "content": [{"type": "input_audio"}]}
-        )
+        item = Item(item_id, "user", {"type": "message", "role": "user", "content": [{"type": "input_audio"}]})
         self.emit("input_audio_buffer.committed", item_id=item_id, previous_item_id=None)
         self.add_item(item)
         if self.settings["audio"]["input"].get("transcription"):
@@ -326,15 +320,11 @@ class Session(WSListener):
         if item is None or item.origin != "model":
             self.emit_error("item_truncate_invalid_item_id", f"no message {item_id} of the model", cause)
         elif not 1 <= audio_end_ms <= item.audio_ms:
-            self.emit_error(
-                "invalid_value", f"audio of {item.audio_ms} ms cannot end at {audio_end_ms} ms", cause
-            )
+            self.emit_error("invalid_value", f"audio of {item.audio_ms} ms cannot end at {audio_end_ms} ms", cause)
         else:
             item.sound = item.sound[: audio_end_ms * 8]
             self.truncated.append(Truncated(item_id, audio_end_ms))
-            self.emit(
-                "conversation.item.truncated", item_id=item_id, content_index=0, audio_end_ms=audio_end_ms
-            )
+            self.emit("conversation.item.truncated", item_id=item_id, content_index=0, audio_end_ms=audio_end_ms)
 
     def _on_delete(self, event: Event) -> None:
         item_id = event["item_id"]

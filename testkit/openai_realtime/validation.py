@@ -27,10 +27,7 @@ def problems(models: dict[str, type[BaseModel]], kind: str, message: bytes) -> l
     try:
         event = model.model_validate_json(message, strict=True)
     except ValidationError as error:
-        return [
-            f"{kind}: {'.'.join(str(part) for part in issue['loc'])}: {issue['msg']}"
-            for issue in error.errors()
-        ]
+        return [f"{kind}: {'.'.join(str(part) for part in issue['loc'])}: {issue['msg']}" for issue in error.errors()]
     return [f"{kind}: {path}: unknown key" for path in _unknown_keys(event, "")]
 
 

@@ -114,7 +114,7 @@ async def test_a_caller_may_hang_up_at_any_moment(open_line: LineFactory) -> Non
 
 
 async def test_a_provider_that_never_answers_is_apologised_for(open_line: LineFactory) -> None:
-    settings = {"limits": {"provider_start_timeout_s": 4}}
+    settings = {"limits": {"provider_timeout_s": 4}}
     async with open_line(Script(never_answers="upgrades"), settings=settings) as line, line.caller() as call:
         await call.dial()
         await wait_until(lambda: find_clip(call.heard(), APOLOGY_START), 20, "the apology")
@@ -151,7 +151,7 @@ async def test_a_provider_that_stalls_when_it_is_its_turn(open_line: LineFactory
     script = Script(
         greeting=Reply(audio=GREETING), replies=(Reply(audio=LONG),), faultless_responses=1, stall_after_ms=0
     )
-    settings = {"limits": {"stall_timeout_s": 5}}
+    settings = {"limits": {"provider_timeout_s": 5}}
     async with open_line(script, settings=settings) as line, line.caller() as call:
         await call.dial()
         await wait_until(lambda: find_clip(call.heard(), GREETING), 10, "the greeting")
@@ -165,9 +165,7 @@ async def test_a_provider_that_stalls_when_it_is_its_turn(open_line: LineFactory
 
 
 async def test_garbage_from_the_provider_does_not_end_the_call(open_line: LineFactory) -> None:
-    script = Script(
-        greeting=Reply(audio=GREETING), garbage=("invalid_json", "wrong_types", "unknown_events", "binary")
-    )
+    script = Script(greeting=Reply(audio=GREETING), garbage=("invalid_json", "wrong_types", "unknown_events", "binary"))
     async with open_line(script) as line, line.caller() as call:
         await call.dial()
         await wait_until(lambda: find_clip(call.heard(), GREETING), 10, "the greeting")

@@ -148,9 +148,7 @@ def test_run_hands_the_engine_its_settings_and_credentials(folder: Path, engine:
     assert path == Path("config/ai-agent.yaml")
 
 
-def test_run_refuses_to_start_without_a_credential_that_is_needed(
-    folder: Path, engine: EngineStandIn
-) -> None:
+def test_run_refuses_to_start_without_a_credential_that_is_needed(folder: Path, engine: EngineStandIn) -> None:
     result = voice_engine("run")
     assert result.exit_code == 2
     assert [line.split()[0] for line in result.stderr.splitlines()] == list(SECRETS)
@@ -193,12 +191,8 @@ def test_the_module_and_the_console_command_are_the_same_program(folder: Path) -
     script = Path(sys.executable).parent / "voice-engine"
     outputs = []
     for command in ([sys.executable, "-m", "engine"], [str(script)]):
-        version = subprocess.run(
-            [*command, "version"], capture_output=True, text=True, check=True, timeout=30
-        )
-        nothing = subprocess.run(
-            [*command, "run", "--config", "nowhere.yaml"], capture_output=True, timeout=30
-        )
+        version = subprocess.run([*command, "version"], capture_output=True, text=True, check=True, timeout=30)
+        nothing = subprocess.run([*command, "run", "--config", "nowhere.yaml"], capture_output=True, timeout=30)
         outputs.append((version.stdout, nothing.returncode, nothing.stdout, nothing.stderr))
     assert outputs[0] == outputs[1]
     assert outputs[0][0].startswith("voice-engine 0")

@@ -59,9 +59,7 @@ def test_what_cannot_be_replaced_in_place_is_refused(text: str) -> None:
 
 
 comments = st.text(st.characters(codec="utf-8", categories=["L", "N", "P", "Zs", "So"]), max_size=12)
-values = st.sampled_from(
-    ["1", "x", "'it''s'", '"a\\tb"', "[1, {{b: c}}]", "&anchor{} v", "|\n  text\n  more", "☎ ünï"]
-)
+values = st.sampled_from(["1", "x", "'it''s'", '"a\\tb"', "[1, {{b: c}}]", "&anchor{} v", "|\n  text\n  more", "☎ ünï"])
 written = st.sampled_from(["local", "'local'", '"local"', "&d local", "!!str local", "!!str &d 'local'", ""])
 
 
@@ -82,9 +80,7 @@ def files(draw: st.DrawFn) -> str:
         lines += [f"# {draw(comments)}"] * draw(st.integers(0, 2)) + [""] * draw(st.integers(0, 1))
         lines.append(f"{entry} # {draw(comments)}" if draw(st.booleans()) and "\n" not in entry else entry)
     text = draw(st.sampled_from(["", "\ufeff", "---\n", "# head\n\n"])) + "\n".join(lines)
-    return (text + draw(st.sampled_from(["", "\n", "\n# end"]))).replace(
-        "\n", draw(st.sampled_from(["\n", "\r\n"]))
-    )
+    return (text + draw(st.sampled_from(["", "\n", "\n# end"]))).replace("\n", draw(st.sampled_from(["\n", "\r\n"])))
 
 
 @given(files())

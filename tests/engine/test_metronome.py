@@ -28,15 +28,15 @@ async def test_beats_do_not_drift() -> None:
 
 async def test_members_are_spread_over_the_phases_and_may_leave() -> None:
     metronome = Metronome()
-    count = [0] * 8
+    count = [0] * (4 * PHASES)
     leaves = []
-    for index in range(8):
+    for index in range(4 * PHASES):
 
         def beat(index: int = index) -> None:
             count[index] += 1
 
         leaves.append(metronome.join(beat))
-    assert [len(phase.members) for phase in metronome._phases] == [2] * PHASES
+    assert [len(phase.members) for phase in metronome._phases] == [4] * PHASES
     while min(count) < 3:
         await asyncio.sleep(0.005)
     for leave in leaves:

@@ -162,9 +162,7 @@ async def test_the_provider_that_it_is_already_is_confirmed_without_touching_the
 async def test_without_an_engine_the_change_is_kept_and_said(config: Path, unused_port: int) -> None:
     outcome = await switch(config, "openai_realtime")
     assert outcome.exit_code == 0
-    assert (
-        f"no engine runs at http://127.0.0.1:{unused_port}: it will start with openai_realtime" in outcome.out
-    )
+    assert f"no engine runs at http://127.0.0.1:{unused_port}: it will start with openai_realtime" in outcome.out
     assert config.read_bytes() == (AFTER % unused_port).encode()
 
 
@@ -229,9 +227,7 @@ async def test_an_interrupted_switch_is_switched_back(engine: EngineStandIn) -> 
     assert (engine.config.read_bytes(), engine.provider) == (before, "local")
 
 
-async def test_an_engine_that_runs_with_another_file_is_noticed(
-    engine: EngineStandIn, tmp_path: Path
-) -> None:
+async def test_an_engine_that_runs_with_another_file_is_noticed(engine: EngineStandIn, tmp_path: Path) -> None:
     other = tmp_path / "other.yaml"
     other.write_text(f"http: {{port: {engine.port}}}\n")
     outcome = await switch(other, "openai_realtime", "--timeout", "0.5")

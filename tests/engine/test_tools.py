@@ -53,9 +53,7 @@ async def test_two_messages_of_one_call_are_two_files(context: ToolContext) -> N
         ("[1]", "arguments"),
     ],
 )
-async def test_wrong_arguments_are_explained_and_store_nothing(
-    context: ToolContext, arguments: str, hint: str
-) -> None:
+async def test_wrong_arguments_are_explained_and_store_nothing(context: ToolContext, arguments: str, hint: str) -> None:
     with pytest.raises(ToolError, match=hint):
         await run_tool(TAKE_MESSAGE, arguments, context)
     assert not context.messages_dir.exists()

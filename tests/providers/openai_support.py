@@ -92,9 +92,7 @@ class Wire:
     def transcript(self, delta: str, item_id: str = "i1", response_id: str = "r1") -> None:
         self.serve("response.output_audio_transcript.delta", delta=delta, **_place(item_id, response_id))
 
-    def call(
-        self, call_id: str, response_id: str = "r1", name: str = "hang_up", arguments: str = "{}"
-    ) -> None:
+    def call(self, call_id: str, response_id: str = "r1", name: str = "hang_up", arguments: str = "{}") -> None:
         self.serve(
             "response.function_call_arguments.done",
             call_id=call_id,
@@ -115,9 +113,7 @@ class Wire:
         self.serve("input_audio_buffer.committed", item_id="caller-1")
 
     def error(self, code: str, event_id: str | None = None) -> None:
-        self.serve(
-            "error", error={"type": "t", "code": code, "message": f"about {code}", "event_id": event_id}
-        )
+        self.serve("error", error={"type": "t", "code": code, "message": f"about {code}", "event_id": event_id})
 
 
 def _place(item_id: str, response_id: str) -> dict[str, Any]:

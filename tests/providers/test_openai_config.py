@@ -48,7 +48,7 @@ def test_what_is_no_address(base_url: str) -> None:
         {"turn_detection": {"type": "server_vat"}},
         {"turn_detection": {"silence_ms": 5}},
         {"commit_threshold_ms": 99},
-        {"connect_timeout_s": 0},
+        {"connect_timeout_s": 5},
     ],
 )
 def test_what_is_refused(wrong: dict[str, object]) -> None:

@@ -150,9 +150,7 @@ class TestValidation:
         ],
     )
     def test_complains_of_bad_ones(self, event: dict[str, Any], complaint: str) -> None:
-        assert any(
-            complaint in problem for problem in problems(CLIENT_EVENTS, event["type"], orjson.dumps(event))
-        )
+        assert any(complaint in problem for problem in problems(CLIENT_EVENTS, event["type"], orjson.dumps(event)))
 
     def test_holds_the_servers_events_to_the_same(self) -> None:
         event = {"type": "response.created", "event_id": "e", "response": {"id": "r", "state": "x"}}
@@ -160,24 +158,18 @@ class TestValidation:
             "response.created: response.state: unknown key"
         ]
 
-    async def test_violations_of_the_client_are_noted(
-        self, double: OpenAIRealtimeDouble, client: Client
-    ) -> None:
+    async def test_violations_of_the_client_are_noted(self, double: OpenAIRealtimeDouble, client: Client) -> None:
         await client.send("session.update", session={"type": "realtime", "voice": "marin"})
         await client.until("session.updated")
         assert any("session.voice: unknown key" in violation for violation in double.violations)
 
-    async def test_violations_of_the_double_are_noted(
-        self, double: OpenAIRealtimeDouble, client: Client
-    ) -> None:
+    async def test_violations_of_the_double_are_noted(self, double: OpenAIRealtimeDouble, client: Client) -> None:
         await client.settle()
         double.sessions[0].emit("response.created", response={"id": 5})
         await client.until("response.created")
         assert any("the double sent: response.created" in violation for violation in double.violations)
 
-    async def test_an_event_without_an_id_is_noted(
-        self, double: OpenAIRealtimeDouble, client: Client
-    ) -> None:
+    async def test_an_event_without_an_id_is_noted(self, double: OpenAIRealtimeDouble, client: Client) -> None:
         await client.connection.send('{"type": "input_audio_buffer.clear"}')
         await client.until("input_audio_buffer.cleared")
         assert double.violations == ["input_audio_buffer.clear: without event_id"]
@@ -352,9 +344,7 @@ class TestDoor:
     @pytest.mark.parametrize(
         ("headers", "query"), [({}, "?model=m"), ({"Authorization": "Basic x"}, "?model=m"), (HEADERS, "")]
     )
-    async def test_who_is_not_let_in(
-        self, double: OpenAIRealtimeDouble, headers: dict[str, str], query: str
-    ) -> None:
+    async def test_who_is_not_let_in(self, double: OpenAIRealtimeDouble, headers: dict[str, str], query: str) -> None:
         from websockets.exceptions import InvalidStatus
 
         with pytest.raises(InvalidStatus):
@@ -389,9 +379,7 @@ class TestPace:
 
 
 def test_a_script_survives_json() -> None:
-    script = Script(
-        greeting=Reply(audio=bytes(range(256)), transcript="é"), reject_status=401, burst_factor=None
-    )
+    script = Script(greeting=Reply(audio=bytes(range(256)), transcript="é"), reject_status=401, burst_factor=None)
     assert Script.model_validate_json(script.model_dump_json()) == script
 
 

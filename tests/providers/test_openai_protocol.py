@@ -30,9 +30,7 @@ SECOND = bytes(range(250)) * 32
 class TestStart:
     def test_settles_the_session_and_asks_for_the_greeting_without_waiting(self) -> None:
         tool = Tool("transfer", "Hands the caller over.", {"type": "object", "properties": {}})
-        wire = Wire(
-            replace(CONTEXT, tools=(tool,)), voice="cedar", input_transcription_model="gpt-transcribe"
-        )
+        wire = Wire(replace(CONTEXT, tools=(tool,)), voice="cedar", input_transcription_model="gpt-transcribe")
 
         update, create = wire.messages
         assert update["session"] == {
@@ -45,7 +43,6 @@ class TestStart:
                     "turn_detection": {
                         "type": "server_vad",
                         "threshold": 0.5,
-                        "prefix_padding_ms": 300,
                         "silence_duration_ms": 500,
                         "create_response": True,
                         "interrupt_response": True,
@@ -286,9 +283,7 @@ class TestInterrupt:
         wire = self.reply(finished=True)
         wire.response_done()
         wire.session.interrupt("i1", heard_ms)
-        assert [(event["type"], event["item_id"]) for event in wire.messages] == [
-            ("conversation.item.delete", "i1")
-        ]
+        assert [(event["type"], event["item_id"]) for event in wire.messages] == [("conversation.item.delete", "i1")]
 
     def test_leaves_alone_what_was_heard_to_the_end(self) -> None:
         wire = self.reply(finished=True)
@@ -394,9 +389,7 @@ class TestInterrupt:
 
 class TestSay:
     def said(self, wire: Wire) -> list[str]:
-        return [
-            event["response"]["instructions"].rpartition("\n")[2] for event in wire.sent("response.create")
-        ]
+        return [event["response"]["instructions"].rpartition("\n")[2] for event in wire.sent("response.create")]
 
     def test_at_once_when_the_agent_is_free(self) -> None:
         wire = Wire(QUIET_CONTEXT)

@@ -30,11 +30,7 @@ RESPONSES = [f"r{number}" for number in range(3)]
 CALLS = ["c1", "c2"]
 
 anything = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-9, 9)
-    | st.text(max_size=5)
-    | st.sampled_from([*ITEMS, *RESPONSES]),
+    st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=5) | st.sampled_from([*ITEMS, *RESPONSES]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
     max_leaves=5,
 )

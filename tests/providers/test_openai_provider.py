@@ -204,12 +204,8 @@ class TestBargeIn:
         return item_id
 
     @pytest.mark.parametrize(("heard_ms", "ends_at_ms"), [(730, 730), (60_000, 1500), (1, 1)])
-    async def test_truncates_to_what_was_heard(
-        self, start_double: StartDouble, heard_ms: int, ends_at_ms: int
-    ) -> None:
-        double = await start_double(
-            replies=(Reply(audio=ANSWER),), greeting=Reply(audio=GREETING), chunk_ms=1500
-        )
+    async def test_truncates_to_what_was_heard(self, start_double: StartDouble, heard_ms: int, ends_at_ms: int) -> None:
+        double = await start_double(replies=(Reply(audio=ANSWER),), greeting=Reply(audio=GREETING), chunk_ms=1500)
         async with conversation(double.url) as talk:
             item_id = await self.interrupted(talk, heard_ms)
             if ends_at_ms == 1500:  # all of it was heard, nothing to say about it
@@ -301,17 +297,13 @@ class TestManualTurns:
             provider.caller_turn_ended()
 
         double = await start_double()
-        async with conversation(
-            double.url, replace(CONTEXT, greeting=""), before=early, turn_detection=MANUAL
-        ) as talk:
+        async with conversation(double.url, replace(CONTEXT, greeting=""), before=early, turn_detection=MANUAL) as talk:
             await talk.sees(ReplyEnded)
             assert len(only(double).events("input_audio_buffer.commit")) == 1
 
 
 class TestTheCallersSound:
-    async def test_what_was_said_before_the_connection_stood_arrives_first(
-        self, start_double: StartDouble
-    ) -> None:
+    async def test_what_was_said_before_the_connection_stood_arrives_first(self, start_double: StartDouble) -> None:
         sound = random.Random(4)
         early = [sound.randbytes(160) for _ in range(HELD_MS // 20)]
         late = [sound.randbytes(160) for _ in range(50)]
@@ -347,9 +339,7 @@ class TestTheCallersSound:
             assert bytes(only(double).received_audio) == kept
             assert talk.provider.frames_dropped == 17
 
-    async def test_a_server_that_stops_reading_loses_the_oldest_and_recovers(
-        self, start_double: StartDouble
-    ) -> None:
+    async def test_a_server_that_stops_reading_loses_the_oldest_and_recovers(self, start_double: StartDouble) -> None:
         double = await start_double(greeting=Reply())
         silent = replace(CONTEXT, greeting="")
         async with conversation(double.url, silent, turn_detection=MANUAL) as talk:
@@ -365,9 +355,7 @@ class TestTheCallersSound:
                 if len(pushed) % 100 == 0:
                     await asyncio.sleep(0)
             session.resume_reading()
-            await wait_until(
-                lambda: bytes(session.received_audio[-160:]) == pushed[-1], what="the newest frame"
-            )
+            await wait_until(lambda: bytes(session.received_audio[-160:]) == pushed[-1], what="the newest frame")
             talk.provider.push_audio(VOICE)
             await wait_until(lambda: bytes(session.received_audio[-160:]) == VOICE, what="live sound")
 
@@ -406,9 +394,12 @@ class TestTrouble:
             assert (await talk.failure()).code == "connect_failed"
 
     @pytest.mark.parametrize("how", ["accepts", "upgrades"])
-    async def test_a_server_that_never_answers(self, start_double: StartDouble, how: str) -> None:
+    async def test_a_server_that_never_answers(
+        self, start_double: StartDouble, how: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("providers.openai_realtime.provider.CONNECT_TIMEOUT_S", 0.2)
         double = await start_double(never_answers=how)
-        async with conversation(double.url, connect_timeout_s=0.2) as talk:
+        async with conversation(double.url) as talk:
             assert (await talk.failure()).code == "connect_timeout"
         if how == "upgrades":
             await wait_until(lambda: not only(double).is_open, what="the end of the connection")
@@ -477,16 +468,12 @@ class TestTrouble:
     async def test_a_reply_that_stalls_leaves_the_call_alive(self, start_double: StartDouble) -> None:
         double = await start_double(stall_after_ms=500)
         async with conversation(double.url) as talk:
-            await wait_until(
-                lambda: sum(map(len, talk.sink.sound.values())) == 500 * 8, what="half a greeting"
-            )
+            await wait_until(lambda: sum(map(len, talk.sink.sound.values())) == 500 * 8, what="half a greeting")
             speak(talk.provider, silence_ms=0)
             await talk.sees(CallerSpeechStarted)
             assert not talk.task.done()
 
-    async def test_trouble_in_the_call_ends_the_provider_with_an_error(
-        self, start_double: StartDouble
-    ) -> None:
+    async def test_trouble_in_the_call_ends_the_provider_with_an_error(self, start_double: StartDouble) -> None:
         double = await start_double()
         async with conversation(double.url) as talk:
 
@@ -524,7 +511,7 @@ class TestTrouble:
 
         async with await asyncio.start_server(never_answer, "127.0.0.1", 0) as server:
             port = server.sockets[0].getsockname()[1]
-            async with conversation(f"ws://127.0.0.1:{port}/v1/realtime", connect_timeout_s=30) as talk:
+            async with conversation(f"ws://127.0.0.1:{port}/v1/realtime") as talk:
                 await asyncio.wait_for(asked.wait(), 5)
                 talk.task.cancel()
                 await asyncio.wait_for(gone.wait(), 5)

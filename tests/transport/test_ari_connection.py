@@ -54,15 +54,11 @@ async def test_the_snapshot_shows_what_was_there_before(engine: Recorder, start:
     await engine.client.add_to_bridge("bridge-before", channel_id)
     snapshot = await (await start(app="another")).connected()
     assert channel_id in [channel["id"] for channel in snapshot.channels]
-    assert [bridge["channels"] for bridge in snapshot.bridges if bridge["name"] == "name before"] == [
-        [channel_id]
-    ]
+    assert [bridge["channels"] for bridge in snapshot.bridges if bridge["name"] == "name before"] == [[channel_id]]
     await engine.client.destroy_bridge("bridge-before")
 
 
-async def test_what_happens_while_connecting_is_told_after_the_snapshot(
-    engine: Recorder, start: Connect
-) -> None:
+async def test_what_happens_while_connecting_is_told_after_the_snapshot(engine: Recorder, start: Connect) -> None:
     late = await start(app="late")
     take_stock, born = late.client._take_stock, uuid4().hex
 
@@ -263,7 +259,5 @@ async def test_a_handler_that_raises_does_not_stop_events(engine: Recorder) -> N
         for end in ends:
             await end
         await engine.event("StasisStart")
-    assert [(entry["event"], entry["event_type"]) for entry in logs] == [
-        ("ari_handler_failed", "StasisStart")
-    ]
+    assert [(entry["event"], entry["event_type"]) for entry in logs] == [("ari_handler_failed", "StasisStart")]
     assert engine.client.state is AriState.CONNECTED

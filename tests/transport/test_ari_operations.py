@@ -189,7 +189,5 @@ async def test_external_media_that_nobody_expects_or_answers(engine: Recorder) -
     nobody = media.external_media(uuid4()).external_host
     await media.close()
     with pytest.raises(AriError) as caught:
-        await engine.client.external_media(
-            "nobody", ExternalMedia(nobody, "slin", "audiosocket", "tcp", str(uuid4()))
-        )
+        await engine.client.external_media("nobody", ExternalMedia(nobody, "slin", "audiosocket", "tcp", str(uuid4())))
     assert caught.value.status == 500

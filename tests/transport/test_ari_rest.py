@@ -60,9 +60,7 @@ def test_authorization_is_basic_and_utf8() -> None:
         (405, "[]", AriError, "405 Method Not Allowed"),
     ],
 )
-async def test_refusals_have_status_and_reason(
-    status: int, body: str, kind: type[AriError], text: str
-) -> None:
+async def test_refusals_have_status_and_reason(status: int, body: str, kind: type[AriError], text: str) -> None:
     async with rest_towards(answer_with(status, body)) as rest:
         with pytest.raises(AriError) as caught:
             await rest.request("GET", "/ari/channels")

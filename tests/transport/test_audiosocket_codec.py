@@ -145,9 +145,7 @@ def test_any_split_gives_the_same_events(events: list[AudioSocketEvent], cuts: l
     hello=st.booleans(),
     cuts=st.lists(st.integers(0, 600), max_size=6),
 )
-def test_garbage_gives_events_or_a_fault_whatever_the_split(
-    garbage: bytes, hello: bool, cuts: list[int]
-) -> None:
+def test_garbage_gives_events_or_a_fault_whatever_the_split(garbage: bytes, hello: bool, cuts: list[int]) -> None:
     stream = HELLO + garbage if hello else garbage
     edges = [0, *sorted(cuts), len(stream)]
     assert decode_pieces(stream[start:end] for start, end in pairwise(edges)) == decode_pieces([stream])

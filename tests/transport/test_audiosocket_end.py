@@ -97,9 +97,7 @@ async def test_nothing_is_heard_after_our_own_close(listener: Listener) -> None:
     assert call.events == [Connected()]
 
 
-async def test_an_error_in_one_call_ends_that_call_only(
-    listener: Listener, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_an_error_in_one_call_ends_that_call_only(listener: Listener, caplog: pytest.LogCaptureFixture) -> None:
     (broken, broken_peer), (healthy, healthy_peer) = await listener.live_call(), await listener.live_call()
 
     def fail(_: bytes) -> None:

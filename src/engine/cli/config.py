@@ -24,9 +24,7 @@ config_commands = typer.Typer(help="Check and show the configuration.", no_args_
 
 
 @config_commands.command()
-def validate(
-    config: ConfigOption = DEFAULT_CONFIG, env: EnvOption = DEFAULT_ENV, as_json: JsonOption = False
-) -> None:
+def validate(config: ConfigOption = DEFAULT_CONFIG, env: EnvOption = DEFAULT_ENV, as_json: JsonOption = False) -> None:
     """Check the file: exit code 0 if it is valid, 2 and a line for each problem if it is not.
 
     A missing credential is a warning here; run refuses to start without it.
@@ -49,9 +47,7 @@ def validate(
 
 
 @config_commands.command()
-def show(
-    config: ConfigOption = DEFAULT_CONFIG, env: EnvOption = DEFAULT_ENV, as_json: JsonOption = False
-) -> None:
+def show(config: ConfigOption = DEFAULT_CONFIG, env: EnvOption = DEFAULT_ENV, as_json: JsonOption = False) -> None:
     """Show the settings in effect, defaults included. Of credentials, only whether they are set."""
     try:
         settings = load_config(config)

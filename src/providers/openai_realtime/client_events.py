@@ -51,7 +51,6 @@ def _turn_detection(turns: TurnDetection) -> dict[str, Any] | None:
     return {
         "type": "server_vad",
         "threshold": turns.threshold,
-        "prefix_padding_ms": turns.prefix_padding_ms,
         "silence_duration_ms": turns.silence_duration_ms,
         **answers,
     }

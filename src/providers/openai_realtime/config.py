@@ -29,12 +29,6 @@ class TurnDetection(BaseModel):
         description="server_vad: how loud voice must be, 0 to 1. Raise it where noise on the line interrupts "
         "the agent.",
     )
-    prefix_padding_ms: int = Field(
-        default=300,
-        ge=0,
-        le=5000,
-        description="server_vad: milliseconds of sound kept from before the voice was noticed.",
-    )
     silence_duration_ms: int = Field(
         default=500,
         ge=50,
@@ -73,12 +67,6 @@ class OpenAIRealtimeConfig(BaseModel):
         ge=100,
         le=5000,
         description="turn_detection none: milliseconds of sound that a turn must have to be answered.",
-    )
-    connect_timeout_s: float = Field(
-        default=5.0,
-        gt=0,
-        le=30,
-        description="Seconds within which the session must stand before the call is given up.",
     )
 
     @field_validator("base_url")

@@ -14,6 +14,8 @@ from providers.base import CallContext, Capabilities, ProviderError, ProviderSin
 from providers.openai_realtime.config import OpenAIRealtimeConfig
 from providers.openai_realtime.protocol import RealtimeSession
 
+CONNECT_TIMEOUT_S = 5.0
+"""Within which the session must stand; the caller hears a filler meanwhile."""
 HELD_MS = 5000
 """How much of the caller's newest sound is kept while nothing can be sent: before the connection stands, and
 while the server does not read."""
@@ -71,13 +73,12 @@ class OpenAIRealtimeProvider:
     async def run(self, sink: ProviderSink) -> None:
         self._sink = sink
         loop = asyncio.get_running_loop()
-        timeout_s = self._config.connect_timeout_s
-        deadline = loop.time() + timeout_s
+        deadline = loop.time() + CONNECT_TIMEOUT_S
         socket = await ws.connect(
             self._config.url,
             self,
             headers={"Authorization": f"Bearer {self._api_key.get_secret_value()}"},
-            timeout_s=timeout_s,
+            timeout_s=CONNECT_TIMEOUT_S,
             tls=self._tls,
         )
         limit = loop.call_at(deadline, self._give_up, socket)
@@ -141,9 +142,7 @@ class OpenAIRealtimeProvider:
 
     def _give_up(self, socket: ws.WebSocket) -> None:
         if not self._session.ready:
-            socket.fail(
-                ProviderError("connect_timeout", f"no session within {self._config.connect_timeout_s:g} s")
-            )
+            socket.fail(ProviderError("connect_timeout", f"no session within {CONNECT_TIMEOUT_S:g} s"))
 
 
 def _check(close: ws.Close) -> None:

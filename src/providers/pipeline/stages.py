@@ -74,9 +74,7 @@ class LanguageModel(Protocol):
     def expects(self) -> str | None:
         """What kind of answer the last reply asked for (see ``SpeechToText.segment_started``)."""
 
-    def reply(
-        self, conversation: Sequence[Message], tools: Sequence[Tool]
-    ) -> AsyncIterator[TextDelta | ToolRequest]:
+    def reply(self, conversation: Sequence[Message], tools: Sequence[Tool]) -> AsyncIterator[TextDelta | ToolRequest]:
         """Streams the next reply to the conversation; closing the iterator cancels it."""
 
     def is_complete(self, text: str) -> bool:
