@@ -5,17 +5,21 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "asterisk"
+SERVER_PORTS = (11_000, 19_000)
 RTP_PORTS = 1000
 START_LIMIT_S = 600
 """Generous: the first start may have to download Asterisk."""
+KILL_LIMIT_S = 10
 
 
 class AsteriskFailedError(Exception):
@@ -39,6 +43,17 @@ class AsteriskInstance:
 
     def stop(self) -> None:
         self._run("stop")
+
+    def kill(self) -> None:
+        """Ends the process at once, as a crash would; ``start`` brings it back on the same ports."""
+        state = (self.home / "instance.env").read_text()
+        pid = int(state.partition("PID=")[2].split()[0])
+        os.kill(pid, signal.SIGKILL)
+        deadline = time.monotonic() + KILL_LIMIT_S
+        while _is_running(pid):
+            if time.monotonic() > deadline:
+                raise AsteriskFailedError(f"process {pid} outlived SIGKILL")
+            time.sleep(0.01)
 
     def restart(self) -> None:
         self.stop()
@@ -71,8 +86,10 @@ class AsteriskInstance:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.stop()
-        shutil.rmtree(self.home, ignore_errors=True)
+        try:
+            self.stop()
+        finally:
+            shutil.rmtree(self.home, ignore_errors=True)
 
     def _run(self, *arguments: str, timeout_s: float = 60) -> str:
         environment = {
@@ -98,21 +115,36 @@ class AsteriskInstance:
         return result.stdout
 
 
+def _is_running(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return state.rpartition(")")[2].split()[0] != "Z"  # a zombie is over, but not yet reaped
+
+
 def _free_port(kind: socket.SocketKind) -> int:
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A free port, drawn at random, so that two suites hardly ever meet; below those that the kernel hands out
+    (32768 and up), one of which a socket of the suite could be given before Asterisk starts or restarts."""
+    while True:
+        port = random.randrange(*SERVER_PORTS)
+        if _is_free(port, kind):
+            return port
 
 
 def _free_range() -> tuple[int, int]:
-    """A range whose first and last ports are free; drawn at random, so that two suites hardly ever meet."""
+    """A range whose first and last ports are free; Asterisk passes over ports between them that are not."""
     while True:
         first = 2 * random.randrange(10_000, 15_000)
+        last = first + RTP_PORTS - 1
+        if _is_free(first, socket.SOCK_DGRAM) and _is_free(last, socket.SOCK_DGRAM):
+            return first, last
+
+
+def _is_free(port: int, kind: socket.SocketKind) -> bool:
+    with socket.socket(socket.AF_INET, kind) as probe:
         try:
-            for port in (first, first + RTP_PORTS - 1):
-                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-                    probe.bind(("127.0.0.1", port))
+            probe.bind(("127.0.0.1", port))
         except OSError:
-            continue
-        return first, first + RTP_PORTS - 1
+            return False
+        return True

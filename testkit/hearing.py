@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from audio._audioop import audioop
 from audio.formats import SLIN_8K
 from audio.wav import write_stereo_wav
 from testkit.caller import SipCaller, in_sequence
-from testkit.rtp import RtpPacket
+from testkit.rtp import RtpPacket, sequence_numbers
 
 VOICE_LEVEL = 400
 """Root mean square of 16-bit samples above which a packet counts as voice."""
@@ -27,7 +28,7 @@ def find_clip(heard: bytes, clip: bytes) -> int | None:
 
 def clip_arrived_at(packets: Sequence[RtpPacket], clip: bytes) -> float | None:
     """When the packet with the first sample of ``clip`` arrived (monotonic seconds); None if it never did."""
-    ordered = in_sequence(list(packets))
+    ordered = [packet for packet in in_sequence(list(packets)) if packet.is_sound]
     offset = find_clip(b"".join(packet.payload for packet in ordered), clip)
     if offset is None:
         return None
@@ -38,7 +39,20 @@ def clip_arrived_at(packets: Sequence[RtpPacket], clip: bytes) -> float | None:
     return None
 
 
+def gaps_ms(packets: Sequence[RtpPacket]) -> list[float]:
+    """The time from each packet of sound to the next, by arrival; 20 each on a quiet machine."""
+    arrivals = [packet.arrived_at for packet in packets if packet.is_sound]
+    return [1000 * (later - earlier) for earlier, later in pairwise(arrivals)]
+
+
+def lost_packets(packets: Sequence[RtpPacket]) -> int:
+    """How many sequence numbers between the first packet and the last, keys included, never arrived."""
+    numbers = sequence_numbers(packets)
+    return max(numbers) - min(numbers) + 1 - len(set(numbers)) if numbers else 0
+
+
 def is_voice(payload: bytes) -> bool:
+    """Whether a packet's μ-law is as loud as voice."""
     return audioop.rms(audioop.ulaw2lin(payload, 2), 2) >= VOICE_LEVEL
 
 
@@ -56,6 +70,8 @@ def voice_edges(packets: Sequence[RtpPacket], hang_ms: float = 200) -> list[Voic
     last_voice = float("-inf")
     speaking = False
     for packet in packets:
+        if not packet.is_sound:
+            continue
         if speaking and packet.arrived_at - last_voice > hang_ms / 1000:
             edges.append(VoiceEdge(last_voice + PACKET_S, voice=False))
             speaking = False
@@ -71,7 +87,7 @@ def longest_silence_ms(packets: Sequence[RtpPacket], after: float = float("-inf"
     """The longest time without voice among the packets that arrived after ``after``."""
     longest, last = 0.0, None
     for packet in packets:
-        if packet.arrived_at < after:
+        if packet.arrived_at < after or not packet.is_sound:
             continue
         if last is None:
             last = packet.arrived_at
@@ -88,7 +104,7 @@ def write_call_wav(path: Path, call: SipCaller) -> None:
         raise ValueError("nothing was sent or received")
     start = min(starts)
     left = _lay_out([(at - start, sound) for at, sound in call.sent])
-    right = _lay_out([(packet.arrived_at - start, packet.payload) for packet in call.received])
+    right = _lay_out([(packet.arrived_at - start, packet.payload) for packet in call.received if packet.is_sound])
     size = max(len(left), len(right))
     write_stereo_wav(path, left.ljust(size, b"\0"), right.ljust(size, b"\0"), SLIN_8K)
 

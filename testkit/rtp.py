@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 HEADER = struct.Struct("!BBHII")
 VERSION_2 = 0x80
 MARKER = 0x80
+
+DYNAMIC = 96
+"""Payload types from here on mean what SDP says (RFC 3551)."""
 
 DIGITS = "0123456789*#ABCD"
 """Keys in the order of their RFC 4733 event codes."""
@@ -32,6 +36,11 @@ class RtpPacket:
     marker: bool = False
     arrived_at: float = 0.0
 
+    @property
+    def is_sound(self) -> bool:
+        """Whether it carries sound, which has a static payload type here; keys have a dynamic one."""
+        return self.payload_type < DYNAMIC
+
 
 def serialize(packet: RtpPacket) -> bytes:
     """The packet as one datagram, without contributing sources, extension or padding."""
@@ -51,6 +60,17 @@ def parse(datagram: bytes, arrived_at: float = 0.0) -> RtpPacket:
     else:
         payload = _skip_optional_fields(datagram, first)
     return RtpPacket(second & 0x7F, sequence, timestamp, ssrc, payload, second >= MARKER, arrived_at)
+
+
+def sequence_numbers(packets: Sequence[RtpPacket]) -> list[int]:
+    """The sequence number of each packet, counted on where the 16-bit counter goes round."""
+    numbers: list[int] = []
+    last = packets[0].sequence if packets else 0
+    for packet in packets:
+        # The signed distance to the last one, which is never half a turn.
+        last += ((packet.sequence - last + 0x8000) & 0xFFFF) - 0x8000
+        numbers.append(last)
+    return numbers
 
 
 def _skip_optional_fields(datagram: bytes, first: int) -> bytes:

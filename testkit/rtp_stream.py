@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import socket
 import time
 from collections import deque
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from engine.metronome import Metronome
 from testkit import rtp
 from testkit.waiting import Moment
 
+LOOPBACK = "127.0.0.1"
 FRAME_SAMPLES = 160
 SILENCE = b"\xff" * FRAME_SAMPLES
 DIGIT_PACKETS = 5
@@ -48,6 +50,11 @@ class Utterance:
     """When its last packet left."""
     offset: int = 0
 
+    def give_up(self) -> None:
+        """The call is over: what has not happened of it never will."""
+        self.started.never(CallOverError("the call ended first"))
+        self.done.never(CallOverError("the call ended first"))
+
 
 @dataclass(slots=True)
 class _Digit:
@@ -70,13 +77,15 @@ class RtpStream(asyncio.DatagramProtocol):
         self._event_type = 101
         self._remote: tuple[str, int] | None = None
         self._transport: asyncio.DatagramTransport
+        self._rtcp: socket.socket
+        self._over = False
         self._leave: Callable[[], None] | None = None
 
     async def open(self) -> int:
-        """Binds a port of its own; returns it."""
-        loop = asyncio.get_running_loop()
-        await loop.create_datagram_endpoint(lambda: self, ("127.0.0.1", 0))
-        port: int = self._transport.get_extra_info("sockname")[1]
+        """Binds a pair of ports of its own; returns the even one, which is that of RTP."""
+        own, self._rtcp = _port_pair()
+        await asyncio.get_running_loop().create_datagram_endpoint(lambda: self, sock=own)
+        port: int = own.getsockname()[1]
         return port
 
     def start(self, remote: tuple[str, int], event_type: int) -> None:
@@ -86,19 +95,29 @@ class RtpStream(asyncio.DatagramProtocol):
         if self._leave is None:
             self._leave = shared_metronome().join(self._beat)
 
-    def close(self) -> None:
-        """Stops; what was still to be said never will be."""
+    def stop(self) -> None:
+        """Sends nothing from now on; what was still to be said never will be. Still receives."""
+        self._over = True
         if self._leave is not None:
             self._leave()
-        self._transport.close()
+            self._leave = None
         for entry in self._queue:
             if isinstance(entry, Utterance):
-                entry.started.never(CallOverError("the call ended first"))
-                entry.done.never(CallOverError("the call ended first"))
+                entry.give_up()
+        self._queue.clear()
+
+    def close(self) -> None:
+        """Stops, and gives the ports back."""
+        self.stop()
+        self._transport.close()
+        self._rtcp.close()
 
     def say(self, sound: bytes, after_s: float = 0.0) -> Utterance:
         utterance = Utterance(sound, time.monotonic() + after_s)
-        self._queue.append(utterance)
+        if self._over:
+            utterance.give_up()
+        else:
+            self._queue.append(utterance)
         return utterance
 
     def press(self, digits: str) -> None:
@@ -158,3 +177,30 @@ class RtpStream(asyncio.DatagramProtocol):
         )
         self._sequence = (self._sequence + 1) & 0xFFFF
         self._transport.sendto(rtp.serialize(packet), self._remote)
+
+
+def _port_pair() -> tuple[socket.socket, socket.socket]:
+    """Two neighbouring ports, even and odd. Asterisk reports (RTCP) to the odd one, unheard: it is held because
+    another caller would take the reports for sound."""
+    while True:
+        even = _bound(0)
+        port = even.getsockname()[1]
+        if port % 2 == 0:
+            try:
+                odd = _bound(port + 1)
+            except OSError:
+                pass
+            else:
+                even.setblocking(False)
+                return even, odd
+        even.close()
+
+
+def _bound(port: int) -> socket.socket:
+    bound = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        bound.bind((LOOPBACK, port))
+    except OSError:
+        bound.close()
+        raise
+    return bound

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal, cast
 
 Direction = Literal["sendrecv", "sendonly", "recvonly", "inactive"]
@@ -21,7 +22,7 @@ _STATIC_FORMATS = {0: "PCMU", 3: "GSM", 8: "PCMA", 9: "G722", 18: "G729"}
 """Payload types that need no rtpmap line (RFC 3551); all run at 8000 Hz on the wire."""
 
 _RTPMAP = re.compile(r"(\d{1,3}) ([^\s/]+)/(\d{1,6})(?:/\d+)?")
-_MEDIA = re.compile(r"audio (\d{1,5})(?:/\d+)? RTP/S?AVPF? ((?:\d{1,3} ?)+)")
+_MEDIA = re.compile(r"audio (\d{1,5})(?:/\d+)? RTP/S?AVPF? (\d{1,3}(?: \d{1,3})*)")
 
 
 class SdpError(ValueError):
@@ -121,7 +122,7 @@ def parse(body: bytes) -> SessionDescription:
 def _split(lines: list[str]) -> tuple[list[str], list[str]]:
     """Lines of the session, and those of its first audio stream."""
     starts = [index for index, line in enumerate(lines) if line.startswith("m=")]
-    for start, end in zip(starts, [*starts[1:], len(lines)], strict=True):
+    for start, end in pairwise([*starts, len(lines)]):
         if lines[start].startswith("m=audio "):
             return lines[: starts[0]], lines[start:end]
     raise SdpError("m=: no audio stream")

@@ -35,7 +35,7 @@ _COMPACT_NAMES = {
     "x": "Session-Expires",
 }
 _TOKEN = re.compile(r"[A-Za-z0-9\-.!%*_+`'~]+")
-_STATUS_LINE = re.compile(r"SIP/2\.0 ([1-6]\d\d) ?(.*)")
+_STATUS_LINE = re.compile(r"SIP/2\.0 ([1-6]\d\d)(?: (.*))?")
 _REQUEST_LINE = re.compile(r"([A-Za-z0-9\-.!%*_+`'~]+) (\S+) SIP/2\.0")
 _CSEQ = re.compile(r"(\d{1,10})[ \t]+([A-Za-z0-9\-.!%*_+`'~]+)")
 _URI = re.compile(r"sips?:(?:[^@>\s]*@)?(\[[^\]\s]+\]|[^:;?>@\s]+)(?::(\d{1,5}))?", re.IGNORECASE)
@@ -140,7 +140,7 @@ def parse(datagram: bytes) -> SipMessage:
             raise SipError(f"body: {len(body)} of {content_length} bytes")
         body = body[:content_length]
     if found := _STATUS_LINE.fullmatch(first_line):
-        return SipResponse(headers, body, int(found[1]), found[2])
+        return SipResponse(headers, body, int(found[1]), found[2] or "")
     if found := _REQUEST_LINE.fullmatch(first_line):
         return SipRequest(headers, body, found[1], found[2])
     raise SipError(f"first line: neither request nor response: {first_line[:60]!r}")

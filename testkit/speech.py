@@ -50,12 +50,12 @@ def _telephone(path: Path) -> bytes:
 
 
 def tone(frequency_hz: float, duration_ms: int, amplitude: int = 8000) -> bytes:
-    """A sine; whole frames."""
+    """A sine, without the byte 0x7F, like ``noise``."""
     linear = b"".join(
         int(amplitude * math.sin(2 * math.pi * frequency_hz * n / RATE_HZ)).to_bytes(2, "little", signed=True)
         for n in range(RATE_HZ * duration_ms // 1000)
     )
-    return audioop.lin2ulaw(linear, 2)
+    return audioop.lin2ulaw(linear, 2).replace(b"\x7f", b"\xff")
 
 
 def noise(duration_ms: int, seed: int) -> bytes:
