@@ -27,6 +27,8 @@ VARIABLES = ("AI_PROVIDER", "AI_GREETING")
 """What the dialplan may choose for a call."""
 HANGUP_RACE_S = 0.5
 """How long after a refused request the hang-up that explains it may still be on its way."""
+WORKER_LIMIT_S = 2.5
+"""How long a cancelled provider or tool may take to close what it opened; the contract allows two seconds."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -76,8 +78,10 @@ class Call:
         return PlaybackState.IDLE if self._conversation is None else self._conversation.playback.state
 
     def counts(self) -> FrameCounts:
-        """What this call moved and lost so far."""
-        return FrameCounts() if self._conversation is None else self._conversation.counts()
+        """What this call moved and lost so far, until it is booked with the calls that are over."""
+        if self._conversation is None or self.state is CallState.ENDED:
+            return FrameCounts()
+        return self._conversation.counts()
 
     def end(self, reason: EndReason) -> None:
         """Ends the call for this reason, unless it is ending already."""
@@ -86,7 +90,7 @@ class Call:
             self._leg.give_up()
 
     def on_ari(self, event: Mapping[str, Any]) -> None:
-        """Takes an event about one of this call's channels; in order, synchronously."""
+        """Takes an event about one of this call's channels or its bridge; in order, synchronously."""
         self._leg.on_ari(event)
 
     async def run(self) -> None:
@@ -103,8 +107,11 @@ class Call:
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
             tasks.create_task(self._set_up())
-            await self._ending
+            # Shielded: a cancellation, also that by a task that failed, would cancel the reason itself.
+            await asyncio.shield(self._ending)
             self._lifecycle.to(CallState.ENDING)
+            if self._conversation is not None:
+                self._conversation.close()
             for worker in self._workers:
                 worker.cancel()
             # The set-up is not cancelled but left to notice: a request that is under way must be answered
@@ -157,9 +164,24 @@ class Call:
         if self._tasks is None or self._ending.done():
             work.close()
             return
-        task = self._tasks.create_task(work)
-        self._workers.add(task)
-        task.add_done_callback(self._workers.discard)
+        task = asyncio.create_task(work)
+        worker = self._tasks.create_task(self._watch(task))
+        self._workers.add(worker)
+        worker.add_done_callback(self._workers.discard)
+        # A worker that is cancelled before its first step watches over nothing.
+        worker.add_done_callback(lambda _: task.cancel())
+
+    async def _watch(self, work: asyncio.Task[None]) -> None:
+        """Waits for ``work``; once cancelled, only so long: the caller is to be hung up on."""
+        try:
+            await asyncio.wait({work})
+        except asyncio.CancelledError:
+            work.cancel()
+            await asyncio.wait({work}, timeout=WORKER_LIMIT_S)
+            if not work.done():
+                self._log.error("work_abandoned", limit_s=WORKER_LIMIT_S)
+                raise
+        await work
 
     async def _take_down(self) -> None:
         """Leaves nothing behind: sound first, then Asterisk, then the books."""
@@ -170,9 +192,9 @@ class Call:
         if self._conversation is not None:
             self._conversation.close()
         await self._leg.take_down()
-        self._lifecycle.to(CallState.ENDED)
         metrics = self._services.conversation.metrics
         metrics.finished.add(self.counts())
+        self._lifecycle.to(CallState.ENDED)
         metrics.calls_ended.labels(reason).inc()
         seconds = time.monotonic() - self._session.started_at
         self._log.info("call_ended", reason=reason, seconds=round(seconds, 2))

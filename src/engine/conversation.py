@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import structlog
 
 from audio.convert import converter
+from audio.formats import FRAME_MS
 from engine.catalogue import ProviderCatalogue
 from engine.coordinator import (
     CLIP_PREFIX,
@@ -42,6 +44,7 @@ from engine.metronome import Metronome
 from engine.playback import (
     AgentSilenced,
     Cushioning,
+    Cut,
     PlayoutEvent,
     PlayoutFinished,
     PlayoutStarted,
@@ -66,6 +69,8 @@ from providers.base import (
 log = structlog.get_logger(__name__)
 
 TOOL_LIMIT_S = 10.0
+HELD_MS = 5000
+"""How much of the caller's newest sound is kept for a provider that has yet to be started."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -114,27 +119,31 @@ class Conversation:
         self.coordinator = ConversationCoordinator(settings.rules, lambda: self.playback.speaking)
         self._provider: Provider | None = None
         self._to_wire: Callable[[bytes], bytes] = bytes
+        self._held: deque[bytes] = deque(maxlen=HELD_MS // FRAME_MS)
         self._start_limit: asyncio.Timeout | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due: float | None = None
         self._clips_played = 0
         self._answered_at = 0.0
+        self._greeting_due = bool(settings.greeting)
+        """The provider has not been heard yet, and is to speak first."""
         self._leave_beat: Callable[[], None] | None = None
+        session.port.on_audio = self._held.append
 
     def connected(self, answered_at: float) -> None:
         """Sound flows from now on; what the provider has said so far begins to play."""
         self._answered_at = answered_at
-        self._leave_beat = self._services.metronome.join(self.playback.tick)
-        self._decide(MediaConnected(greeting_due=bool(self._settings.greeting)))
+        self._leave_beat = self._services.metronome.join(self._tick)
+        self._decide(MediaConnected(greeting_due=self._greeting_due))
 
     def key_pressed(self, digit: str) -> None:
         self._log.info("key_pressed", digit=digit)
         self._decide(KeyPressed(digit))
 
     def close(self) -> None:
-        """Stops playing and listening. The provider is closed by cancelling ``talk``."""
-        if self._timer is not None:
-            self._timer.cancel()
+        """Stops playing, listening and deciding. The provider is closed by cancelling ``talk``. Idempotent."""
+        self.coordinator.stop()
+        self._arm(None)
         if self._leave_beat is not None:
             self._leave_beat()
         self._session.port.on_audio = _discard
@@ -175,6 +184,7 @@ class Conversation:
                 )
                 self._join(provider)
                 await provider.run(self)
+            self.playback.complete_all()
             self._decide(HangupWanted())
         except ProviderError as error:
             self._provider_lost(error.code, str(error))
@@ -189,8 +199,12 @@ class Conversation:
         hear = port.on_audio = _chain(converter(port.format, able.input_format), provider.push_audio)
         if not able.owns_turns:
             port.on_audio = TurnListener(port.format, hear, self._on_turn).hear
+        while self._held:
+            port.on_audio(self._held.popleft())
 
     def _provider_lost(self, code: str, message: str) -> None:
+        if self.coordinator.turn is Turn.ENDED:
+            return  # what breaks while it is being closed is missed by nobody
         self._log.error("provider_lost", provider=self._settings.provider, code=code, error=message)
         self._services.metrics.provider_errors.labels(self._settings.provider, code).inc()
         self._session.port.on_audio = _discard
@@ -203,9 +217,12 @@ class Conversation:
         self.playback.enqueue(item_id, self._to_wire(chunk))
 
     def event(self, event: ProviderEvent) -> None:
+        if self.coordinator.turn is Turn.ENDED:
+            return
         match event:
             case Ready():
-                if self._start_limit is not None:
+                # One that has struck cannot be taken back: the provider is being given up.
+                if self._start_limit is not None and not self._start_limit.expired():
                     self._start_limit.reschedule(None)
             case AgentItemDone(item_id=item_id):
                 self.playback.complete(item_id)
@@ -214,6 +231,8 @@ class Conversation:
             case CallerText(text=text, final=True):
                 self._log.info("caller_said", text=text)
             case ToolCalled():
+                # Before the reply that called it ends, or the turn would be taken for the caller's.
+                self._decide(ToolStarted())
                 self._spawn(self._run_tool(event))
             case ProviderWarned(code=code, message=message):
                 self._log.warning("provider_warned", code=code, error=message)
@@ -227,7 +246,6 @@ class Conversation:
             messages_dir=self._settings.messages_dir,
             hang_up=lambda: self._decide(HangupWanted()),
         )
-        self._decide(ToolStarted())
         started = time.monotonic()
         output: str | None
         try:
@@ -237,6 +255,9 @@ class Conversation:
             output = json.dumps({"error": str(error)})
         except TimeoutError:
             output = json.dumps({"error": f"{called.name} did not finish within {TOOL_LIMIT_S:.0f} s."})
+        except Exception:  # noqa: BLE001 -- a tool's trouble is told to the model, not to the caller; logged
+            self._log.exception("tool_failed", tool=called.name)
+            output = json.dumps({"error": f"{called.name} failed."})
         self._log.info("tool_ran", tool=called.name, took_ms=round(1000 * (time.monotonic() - started)))
         if output is not None and self._provider is not None:
             self._provider.tool_result(called.call_id, output)
@@ -266,9 +287,10 @@ class Conversation:
         if due is not None:
             self._services.metrics.reply_latency.observe(now - due)
             self._log.info("reply_started", latency_ms=round(1000 * (now - due)))
-        elif self.coordinator.turn is Turn.GREETING_DUE:
+        elif self._greeting_due:
             self._services.metrics.answer_to_greeting.observe(now - self._answered_at)
             self._log.info("greeting_started", after_answer_ms=round(1000 * (now - self._answered_at)))
+        self._greeting_due = False
 
     def _report(self, item_id: str, *, interrupted: bool) -> None:
         item = self.playback.ledger.items[item_id]
@@ -281,7 +303,20 @@ class Conversation:
 
     def _advance(self) -> None:
         self._timer_due = None
-        self._carry_out(self.coordinator.advance(time.monotonic()))
+        try:
+            self._carry_out(self.coordinator.advance(time.monotonic()))
+        except Exception:  # noqa: BLE001 -- the event loop would log it and let the call sit in silence
+            self._fail()
+
+    def _tick(self) -> None:
+        try:
+            self.playback.tick()
+        except Exception:  # noqa: BLE001 -- the other calls have their beat from the same hand
+            self._fail()
+
+    def _fail(self) -> None:
+        self._log.exception("call_failed")
+        self._end(EndReason.ENGINE_ERROR)
 
     def _carry_out(self, commands: list[Command]) -> None:
         for command in commands:
@@ -312,7 +347,7 @@ class Conversation:
             self._timer = asyncio.get_running_loop().call_later(delay, self._advance)
 
     def _cut(self) -> None:
-        cut = self.playback.cut()
+        cut = _last_heard(self.playback.cut())
         if cut is not None:
             self._report(cut.item_id, interrupted=True)
             self._log.info("agent_interrupted", item=cut.item_id, heard_ms=cut.heard_ms)
@@ -325,6 +360,13 @@ class Conversation:
         self._log.warning("clip_played", clip=clip)
         self.playback.enqueue(item_id, self._services.clips[clip])
         self.playback.complete(item_id)
+
+
+def _last_heard(cuts: Iterable[Cut]) -> Cut | None:
+    """Of the provider's items the last one begun, or else the first one: the clips are none of its business."""
+    its_own = [cut for cut in cuts if not cut.item_id.startswith(CLIP_PREFIX)]
+    begun = [cut for cut in its_own if cut.heard_ms]
+    return begun[-1] if begun else next(iter(its_own), None)
 
 
 def _discard(_: bytes) -> None:

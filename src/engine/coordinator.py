@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from engine.ending import EndReason
-from engine.playback import PlayoutDrained, PlayoutEvent, PlayoutFinished, PlayoutStalled, PlayoutStarted
+from engine.playback import PlayoutDrained, PlayoutEvent, PlayoutFinished, PlayoutStarted
 from providers.base import (
     CallerSpeechDismissed,
     CallerSpeechStarted,
@@ -21,7 +21,9 @@ from providers.base import (
 )
 
 CLOSING_LIMIT_S = 12.0
-"""The longest a last sentence may take before the call ends without it."""
+"""The longest a last sentence may let itself be waited for before the call ends without it."""
+CLOSING_SPEECH_LIMIT_S = 60.0
+"""The longest that the agent may go on with what it had begun, and with its last sentence."""
 CLOSING_TAIL_S = 0.2
 """From the last sample sent to hanging up: what telephones and Asterisk still hold is heard first."""
 CLOSING_QUIET_S = 0.4
@@ -188,13 +190,13 @@ class ConversationCoordinator:
         self._since = 0.0
         """When the present turn began."""
         self._quiet_since = 0.0
-        """When the caller last heard or said something."""
+        """When the caller last heard or said something, or was last owed nothing."""
         self._progress_at = 0.0
         """When the provider last was given the turn, or was heard."""
         self._connected_at = 0.0
         self._agent_ended_at = float("-inf")
-        self._reply_expected = False
-        """The provider is to say something, or to say more."""
+        self._reply_expected = True
+        """The provider is to say something, or to say more. It may have greeted before there is sound."""
         self._tools_running = 0
         self.reply_due_since: float | None = None
         """When the caller stopped speaking, until the first sample of the reply."""
@@ -215,9 +217,9 @@ class ConversationCoordinator:
                 return self._media_connected(greeting_due, now)
             case PlayoutStarted(item_id=item_id):
                 self._agent_started(item_id, now)
-            case PlayoutDrained():
-                self._agent_ended(now)
-            case PlayoutStalled(item_id=item_id) | PlayoutFinished(item_id=item_id):
+            case PlayoutDrained(silent_ms=silent_ms):
+                self._agent_ended(now, now - silent_ms / 1000)
+            case PlayoutFinished(item_id=item_id):
                 self._heard(item_id, now)
             case CallerSpeechStarted(certain=certain):
                 return self._caller_started(certain, now)
@@ -232,19 +234,30 @@ class ConversationCoordinator:
                 self._caller_is_there(now)
             case ReplyEnded(status=status):
                 self._reply_ended(status, now)
+            case ProviderLost() | HangupWanted() if self.turn is Turn.CLOSING:
+                # The call ends anyway, and nobody will say more than is there.
+                self._reply_expected = False
+                self._tools_running = 0
+            case ToolStarted() | ToolFinished() if self.turn is Turn.CLOSING:
+                pass  # no reply to it is waited for
             case ToolStarted():
                 self._tool_started(now)
             case ToolFinished():
                 self._tools_running -= 1
                 self._reply_expected = True
-            case HangupWanted() if self.turn in _SILENT:
+                self._progress_at = now
+            case HangupWanted() if self.turn in _SILENT and not self._agent_speaking():
                 return self._end(EndReason.AGENT_HUNG_UP)
             case HangupWanted():
                 self._tools_running = 0
-                self._close(EndReason.AGENT_HUNG_UP, now)
+                return self._close(EndReason.AGENT_HUNG_UP, now)
             case ProviderLost():
                 return self._give_up(EndReason.PROVIDER_FAILED, now)
         return []
+
+    def stop(self) -> None:
+        """The call is over, whoever ended it: nothing is decided any more."""
+        self.turn = Turn.ENDED
 
     def deadline(self) -> float | None:
         """When ``advance`` has something to do next, unless an event comes first."""
@@ -253,7 +266,7 @@ class ConversationCoordinator:
         call_limit = self._connected_at + self._rules.max_call_s
         match self.turn:
             case Turn.GREETING_DUE | Turn.REPLY_DUE:
-                own = min(self._filler_at(), self._progress_at + self._rules.stall_timeout_s)
+                own = min(self._filler_at(), self._stalled_at())
             case Turn.SUSPENDED:
                 own = self._since + self._rules.resume_after_ms / 1000
             case Turn.GUARDED:
@@ -299,10 +312,13 @@ class ConversationCoordinator:
 
     def _media_connected(self, greeting_due: bool, now: float) -> list[Command]:
         self._connected_at = self._quiet_since = self._progress_at = now
+        if self.turn is Turn.CLOSING:
+            return []
         if self.turn is Turn.FAILED:
             return self._give_up(EndReason.PROVIDER_FAILED, now)
-        self._reply_expected = greeting_due
-        self._enter(Turn.GREETING_DUE if greeting_due else Turn.LISTENING, now)
+        self._reply_expected = self._reply_expected and greeting_due
+        due = self._reply_pending or self._agent_speaking()
+        self._enter(Turn.GREETING_DUE if due else Turn.LISTENING, now)
         return []
 
     def _agent_started(self, item_id: str, now: float) -> None:
@@ -318,8 +334,8 @@ class ConversationCoordinator:
         if not item_id.startswith(CLIP_PREFIX):
             self._progress_at = now
 
-    def _agent_ended(self, now: float) -> None:
-        self._agent_ended_at = self._quiet_since = now
+    def _agent_ended(self, now: float, last_sample_at: float) -> None:
+        self._agent_ended_at = self._quiet_since = last_sample_at
         if self.turn in (Turn.AGENT_SPEAKING, Turn.SUSPENDED):
             self._rest(now)
 
@@ -327,6 +343,7 @@ class ConversationCoordinator:
         self._tools_running += 1
         self._progress_at = now
         if self.turn is Turn.LISTENING:
+            self._quiet_since = now
             self._enter(Turn.REPLY_DUE, now)
 
     def _caller_started(self, certain: bool, now: float) -> list[Command]:
@@ -349,7 +366,8 @@ class ConversationCoordinator:
         """It is the caller, beyond doubt: the agent yields."""
         self._caller_is_there(now)
         speaking = self._agent_speaking()
-        yields = speaking or self._reply_pending
+        # Cutting is also what ends a pause.
+        yields = speaking or self._reply_pending or self.turn is Turn.SUSPENDED
         if speaking:
             self.stats.barge_ins += 1
         self._reply_expected = False
@@ -367,6 +385,7 @@ class ConversationCoordinator:
                 self.stats.tails_ignored += 1
                 self._rest(now)
             case Turn.CALLER_SPEAKING:
+                self._quiet_since = now
                 self._rest(now)
         return []
 
@@ -389,8 +408,11 @@ class ConversationCoordinator:
     def _reply_ended(self, status: str, now: float) -> None:
         if status == "cancelled":
             return
+        unheard = self.turn in (Turn.CONNECTING, Turn.REPLY_DUE, Turn.GREETING_DUE) and not self._agent_speaking()
+        if unheard and status != "completed":
+            return  # the caller is still owed an answer: a filler and then an apology, not silence
         self._reply_expected = False
-        if self.turn in (Turn.REPLY_DUE, Turn.GREETING_DUE) and not self._agent_speaking():
+        if unheard and self.turn is not Turn.CONNECTING:
             self._rest(now)
 
     def _rest(self, now: float) -> None:
@@ -408,7 +430,11 @@ class ConversationCoordinator:
         self._enter(Turn.REPLY_DUE, now)
 
     def _nothing_heard(self, now: float) -> list[Command]:
-        if now >= self._progress_at + self._rules.stall_timeout_s:
+        if self._agent_speaking():
+            # The reply is here and gathers its cushion; playback lets it begin or gives it up.
+            self._quiet_since = self._progress_at = now
+            return []
+        if now >= self._stalled_at():
             return self._give_up(EndReason.PROVIDER_STALLED, now)
         self._quiet_since = now
         self.stats.fillers += 1
@@ -416,6 +442,7 @@ class ConversationCoordinator:
 
     def _no_input(self, now: float) -> list[Command]:
         self._quiet_since = now
+        self.reply_due_since = None
         if self._check_ins >= self._rules.max_check_ins:
             return self._say_goodbye(EndReason.NO_INPUT, now)
         self._check_ins += 1
@@ -425,8 +452,7 @@ class ConversationCoordinator:
 
     def _say_goodbye(self, reason: EndReason, now: float) -> list[Command]:
         self._reply_expected = True
-        self._close(reason, now)
-        return [Say(self._rules.goodbye)]
+        return [*self._close(reason, now), Say(self._rules.goodbye)]
 
     def _give_up(self, reason: EndReason, now: float) -> list[Command]:
         if self.turn is Turn.CONNECTING:
@@ -434,19 +460,22 @@ class ConversationCoordinator:
             return []
         self._reply_expected = False
         self._tools_running = 0
-        held: list[Command] = [Resume()] if self.turn is Turn.SUSPENDED else []
-        self._close(reason, now)
-        return [*held, PlayClip(Clip.APOLOGY)]
+        return [*self._close(reason, now), PlayClip(Clip.APOLOGY)]
 
-    def _close(self, reason: EndReason, now: float) -> None:
+    def _close(self, reason: EndReason, now: float) -> list[Command]:
+        """Lets what the agent has begun be heard to its end, also what was held."""
+        held: list[Command] = [Resume()] if self.turn is Turn.SUSPENDED else []
         self._closing_reason = reason
         self._quiet_since = now
         self._enter(Turn.CLOSING, now)
+        return held
 
     def _closing_at(self) -> float:
+        if self._agent_speaking():
+            return self._since + CLOSING_SPEECH_LIMIT_S
         limit = self._since + CLOSING_LIMIT_S
         hangs_up = self._closing_reason is EndReason.AGENT_HUNG_UP
-        if self._agent_speaking() or (self._reply_pending and not hangs_up):
+        if self._reply_pending and not hangs_up:
             return limit
         return min(limit, self._quiet_since + (CLOSING_QUIET_S if self._reply_pending else CLOSING_TAIL_S))
 
@@ -458,7 +487,11 @@ class ConversationCoordinator:
         return self._agent_ended_at + self._rules.post_tts_end_protection_ms / 1000
 
     def _filler_at(self) -> float:
-        return max(self._quiet_since, self._since) + self._rules.fallback_timeout_ms / 1000
+        return self._quiet_since + self._rules.fallback_timeout_ms / 1000
+
+    def _stalled_at(self) -> float:
+        """When the provider has kept the caller waiting for too long. A tool has a limit of its own."""
+        return float("inf") if self._tools_running > 0 else self._progress_at + self._rules.stall_timeout_s
 
     def _enter(self, turn: Turn, now: float) -> None:
         self.turn = turn

@@ -15,6 +15,8 @@ class LedgerItem:
     text: str = ""
     complete: bool = False
     """Nothing more will be generated, as far as is known."""
+    begun: bool = False
+    """It has the floor: its playout was announced and is not over."""
     cut: bool = False
     """The caller cut in, or the call gave the rest up: what was not played never will be."""
 

@@ -11,7 +11,7 @@ import structlog
 
 from engine.ending import EndReason
 from engine.sessions import Session
-from transport.ari import AriClient, AriError, AriNotFound
+from transport.ari import AriClient, AriError, AriNotFound, AriState
 from transport.media import Closed, Connected, DtmfReceived, MediaTransport, PortEvent
 
 log = structlog.get_logger(__name__)
@@ -53,10 +53,12 @@ class Leg:
         self._port.on_event = self._on_port_event
 
     def on_ari(self, event: Mapping[str, Any]) -> None:
-        """Takes an event about one of this call's channels; in order, synchronously."""
+        """Takes an event about one of this call's channels or its bridge; in order, synchronously."""
         kind = event["type"]
         channel = event.get("channel", {}).get("id")
-        if channel == self._ids.media_channel:
+        if kind == "BridgeDestroyed":
+            self._report(EndReason.MEDIA_LOST)
+        elif channel == self._ids.media_channel:
             if kind == "StasisStart":
                 self._media_in_stasis.set()
             elif kind in _MEDIA_LEFT:
@@ -85,9 +87,16 @@ class Leg:
 
     async def take_down(self) -> None:
         """Leaves nothing behind in Asterisk. What does not answer in time is left to the reaper."""
+        try:
+            await self._take_down_channels()
+        finally:
+            self._port.close()
+
+    async def _take_down_channels(self) -> None:
         ids, ari = self._ids, self._ari
         steps: list[Awaitable[None]] = [ari.hang_up(ids.media_channel), ari.destroy_bridge(ids.bridge)]
-        if not self._caller_gone:
+        # The engine that took the application's name has taken over its callers too.
+        if not self._caller_gone and ari.state is not AriState.REPLACED:
             steps.append(ari.hang_up(ids.caller_channel))
         for error in await _within(ARI_TEARDOWN_LIMIT_S, asyncio.gather(*steps, return_exceptions=True)) or ():
             if isinstance(error, AriError) and not isinstance(error, AriNotFound):
@@ -97,7 +106,6 @@ class Leg:
         # Asterisk drops the socket with the channel; closing it first would leave it in CLOSE_WAIT there.
         if self._port_connected.is_set():
             await _within(SOCKET_DRAIN_LIMIT_S, self._port_closed.wait())
-        self._port.close()
 
     async def _answer(self) -> None:
         await self._ari.answer(self._ids.caller_channel)

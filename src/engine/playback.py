@@ -18,7 +18,7 @@ FAST_ENOUGH = 1.5
 
 @dataclass(slots=True, frozen=True)
 class PlayoutStarted:
-    """The first frame of an item left."""
+    """The first frame of an item left; or the next one of an item that had been given up and goes on."""
 
     item_id: str
 
@@ -32,7 +32,9 @@ class PlayoutFinished:
 
 @dataclass(slots=True, frozen=True)
 class PlayoutDrained:
-    """Every item is over: the agent is silent."""
+    """Every item is over: the agent is silent, and has been for ``silent_ms`` already."""
+
+    silent_ms: float = 0.0
 
 
 @dataclass(slots=True, frozen=True)
@@ -54,7 +56,7 @@ PlayoutEvent = PlayoutStarted | PlayoutFinished | PlayoutDrained | PlayoutStalle
 
 @dataclass(slots=True, frozen=True)
 class Cut:
-    """Where playback was cut: the caller heard ``heard_ms`` of this item and nothing after it."""
+    """What became of an item when playback was cut: the caller heard ``heard_ms`` of it."""
 
     item_id: str
     heard_ms: int
@@ -205,10 +207,10 @@ class StreamingPlaybackManager:
             else:
                 self.state = PlaybackState.IDLE
 
-    def cut(self) -> Cut | None:
-        """Drops everything that was not heard yet; None when there was nothing to drop.
+    def cut(self) -> list[Cut]:
+        """Drops everything that was not heard yet; returns the items concerned, in the order of their audio.
 
-        The items concerned are over: audio of theirs that is still to come is ignored.
+        They are over: audio of theirs that is still to come is ignored.
         """
         unfinished = [item for item in self._open.values() if not item.over]
         if self.state is PlaybackState.PLAYING:
@@ -219,13 +221,9 @@ class StreamingPlaybackManager:
         self._open.clear()
         self._sink.flush()
         self.state = PlaybackState.IDLE
-        if not unfinished:
-            return None
         for item in unfinished:
             item.cut = True
-        started = [item for item in unfinished if item.played_samples]
-        last = started[-1] if started else unfinished[0]
-        return Cut(last.item_id, self.ledger.heard_ms(last.item_id))
+        return [Cut(item.item_id, self.ledger.heard_ms(item.item_id)) for item in unfinished]
 
     def tick(self) -> None:
         """Sends one frame: the agent's next one, or silence."""
@@ -246,7 +244,7 @@ class StreamingPlaybackManager:
         if self._queue:
             head = self._queue[0]
             end = head.offset + size
-            if end < len(head.data) and head.item.played_samples:
+            if end < len(head.data) and head.item.begun:
                 self._queued_bytes -= size
                 self.ledger.played(head.item, self._frame_samples)
                 self._sink.send(head.data[head.offset : end])
@@ -266,7 +264,8 @@ class StreamingPlaybackManager:
             head = self._queue[0]
             piece = head.data[head.offset : head.offset + self._frame_bytes - len(frame)]
             head.offset += len(piece)
-            if not head.item.played_samples:
+            if piece and not head.item.begun:
+                head.item.begun = True
                 started.append(head.item.item_id)
             self.ledger.played(head.item, len(piece) // self._bytes_per_sample)
             frame += piece
@@ -284,19 +283,22 @@ class StreamingPlaybackManager:
 
     def _close_items(self) -> None:
         """Takes leave of the items that were heard to their end, and of the floor after the last one."""
-        finished = [item_id for item_id, item in self._open.items() if item.over]
-        for item_id in finished:
-            self._open.pop(item_id, None)
-            self._on_event(PlayoutFinished(item_id))
+        finished = [item for item in self._open.values() if item.over]
+        for item in finished:
+            item.begun = False
+            self._open.pop(item.item_id, None)
+            self._on_event(PlayoutFinished(item.item_id))
         if not self._open and self.state is not PlaybackState.IDLE:
+            silent_ms = self._waited_ms() if self.state in _WAITING else 0.0
             self.state = PlaybackState.IDLE
-            self._on_event(PlayoutDrained())
+            self._on_event(PlayoutDrained(silent_ms))
 
     def _ends_with_complete_item(self) -> bool:
         return bool(self._queue) and self._queue[-1].item.complete
 
     def _begin(self) -> None:
         """The first audio after silence is here."""
+        self._silencing_since = None
         if self._arrivals.fast:
             self.state = PlaybackState.PLAYING
         else:
@@ -310,7 +312,7 @@ class StreamingPlaybackManager:
             if starved:
                 self._book_underrun()
             self.state = PlaybackState.PLAYING
-        elif 1000 * (self._clock() - self._since) >= self._cushioning.provider_grace_ms:
+        elif self._waited_ms() >= self._cushioning.provider_grace_ms:
             self._give_up()
         else:
             self._close_items()
@@ -325,9 +327,14 @@ class StreamingPlaybackManager:
         self.stats.stalls += 1
         stalled = next(iter(self._open.values()))
         stalled.complete = True
+        self._on_event(PlayoutStalled(stalled.item_id))
         if self._queue:
             self.state = PlaybackState.PLAYING
-        self._on_event(PlayoutStalled(stalled.item_id))
+        else:
+            self._close_items()
+
+    def _waited_ms(self) -> float:
+        return 1000 * (self._clock() - self._since)
 
     def _enter(self, state: PlaybackState) -> None:
         self.state = state

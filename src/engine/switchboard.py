@@ -15,7 +15,7 @@ from engine.conversation import ConversationSettings
 from engine.ending import EndReason
 from engine.metrics import EngineMetrics
 from engine.sessions import Caller, CallIds, Session, SessionStore
-from transport.ari import AriClient, AriError, AriNotFound, HangupCause, Snapshot
+from transport.ari import AriClient, AriError, AriNotFound, AriState, HangupCause, Snapshot
 
 log = structlog.get_logger(__name__)
 
@@ -59,18 +59,18 @@ class Switchboard:
 
     def on_event(self, event: Mapping[str, Any]) -> None:
         """Takes one ARI event; synchronous, so that events of a call stay in order."""
-        channel = event.get("channel")
-        if channel is None:
+        about = event.get("channel") or event.get("bridge")
+        if about is None:
             return
-        session = self._store.find(channel["id"])
+        session = self._store.find(about["id"])
         if session is not None:
             session.call.on_ari(event)
         elif event["type"] == "StasisStart":
-            if self._is_ours(channel["id"]):
+            if self._is_ours(about["id"]):
                 # The media channel of a call that was over before Asterisk had made it.
-                self._remove("channel", channel["id"])
+                self._remove("channel", about["id"])
             else:
-                self._take(channel)
+                self._take(about)
 
     def _take(self, channel: Mapping[str, Any]) -> None:
         """A caller has arrived."""
@@ -116,12 +116,16 @@ class Switchboard:
         for kind, orphan in self._orphans(snapshot.channels, snapshot.bridges):
             self._remove(kind, orphan)
         for channel in snapshot.channels:
-            if self._waits_for_us(channel) and self._store.find(channel["id"]) is None:
+            if self._waits_for_us(channel):
                 log.info("caller_adopted", call_id=channel["id"])
                 self._take(channel)
 
     async def reap(self) -> None:
-        """Compares the store with Asterisk for ever; what is an orphan twice in a row is removed."""
+        """Compares the store with Asterisk for ever; what is an orphan twice in a row is removed.
+
+        Among the orphans are callers whose hanging up failed. Nothing is removed while events do not reach us:
+        what looks like an orphan may then be a caller who waits, or a call of the engine that took our place.
+        """
         while True:
             await asyncio.sleep(REAP_INTERVAL_S)
             asked_at = time.monotonic()
@@ -131,7 +135,11 @@ class Switchboard:
                 log.debug("reaper_could_not_look", error=str(error))
                 continue
             self._end_lost(channels, asked_at)
+            if self._ari.state is not AriState.CONNECTED:
+                self._suspects = frozenset()
+                continue
             orphans = self._orphans(channels, bridges)
+            orphans += [("channel", channel["id"]) for channel in channels if self._waits_for_us(channel)]
             for kind, orphan in orphans:
                 if orphan in self._suspects:
                     self._remove(kind, orphan)
@@ -166,12 +174,13 @@ class Switchboard:
         return asterisk_id.startswith((f"{self._app_name}-media-", f"{self._app_name}-bridge-"))
 
     def _waits_for_us(self, channel: Mapping[str, Any]) -> bool:
-        """A caller in our Stasis application: left by an engine that is no more, or unseen till now."""
+        """A caller in our Stasis application without a call: of an engine that is no more, or unseen till now."""
         dialplan = channel.get("dialplan", {})
         return (
             dialplan.get("app_name") == "Stasis"
             and dialplan.get("app_data", "").split(",")[0] == self._app_name
             and not self._is_ours(channel["id"])
+            and self._store.find(channel["id"]) is None
         )
 
     # Stopping ----------------------------------------------------------------------------------------------

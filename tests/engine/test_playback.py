@@ -152,7 +152,7 @@ def test_a_cut_tells_what_was_heard_drops_the_rest_and_ignores_what_still_comes(
     stage.playback.enqueue("a", speech(10))
     stage.playback.enqueue("b", speech(10))
     stage.tick(4)
-    assert stage.playback.cut() == Cut("a", heard_ms=80)
+    assert stage.playback.cut() == [Cut("a", heard_ms=80), Cut("b", heard_ms=0)]
     stage.playback.enqueue("a", speech(5))
     stage.playback.enqueue("b", speech(5))
     stage.tick(3)
@@ -160,7 +160,7 @@ def test_a_cut_tells_what_was_heard_drops_the_rest_and_ignores_what_still_comes(
     assert stage.playback.stats.late_chunks == 2
     assert stage.playback.stats.flushed_frames == 16
     assert stage.wire.flushes == 1
-    assert stage.playback.cut() is None
+    assert stage.playback.cut() == []
 
 
 def test_a_reply_after_a_cut_is_heard() -> None:
@@ -178,7 +178,7 @@ def test_a_reply_after_a_cut_is_heard() -> None:
 def test_a_cut_before_the_first_sample_means_nothing_was_heard() -> None:
     stage = Stage()
     stage.playback.enqueue("a", speech(10))
-    assert stage.playback.cut() == Cut("a", heard_ms=0)
+    assert stage.playback.cut() == [Cut("a", heard_ms=0)]
 
 
 def test_an_item_that_ran_dry_goes_on_from_its_low_watermark_and_the_cushion_grows() -> None:
@@ -233,6 +233,36 @@ def test_audio_that_comes_after_the_grace_is_still_heard() -> None:
     stage.playback.complete("a")
     stage.tick(4)
     assert stage.voiced() == speech(2) + late
+    assert stage.events == [
+        PlayoutStarted("a"),
+        PlayoutStalled("a"),
+        PlayoutFinished("a"),
+        PlayoutDrained(silent_ms=pytest.approx(100, abs=21)),
+        PlayoutStarted("a"),
+        PlayoutFinished("a"),
+        PlayoutDrained(),
+    ], "the agent falls silent once, and takes the floor again"
+
+
+def test_an_item_that_ran_dry_at_a_frames_end_is_given_up_once() -> None:
+    stage = Stage(provider_grace_ms=200)
+    stage.playback.enqueue("a", speech(2))
+    stage.tick(100)
+    assert not stage.playback.speaking
+    assert stage.playback.state is PlaybackState.IDLE
+    assert stage.playback.stats.stalls == 1
+    assert stage.events[-1] == PlayoutDrained(silent_ms=pytest.approx(200, abs=21))
+
+
+def test_a_cut_that_new_audio_follows_at_once_has_silenced_nobody() -> None:
+    stage = Stage()
+    stage.playback.enqueue("a", speech(10))
+    stage.tick(2)
+    stage.playback.cut()
+    stage.playback.enqueue("b", speech(10))
+    stage.playback.complete("b")
+    stage.tick(12)
+    assert not [event for event in stage.events if isinstance(event, AgentSilenced)]
 
 
 def test_an_item_completed_after_its_last_frame_left_ends_the_agents_floor() -> None:
@@ -242,7 +272,7 @@ def test_an_item_completed_after_its_last_frame_left_ends_the_agents_floor() -> 
     assert stage.playback.speaking
     stage.playback.complete("a")
     stage.tick()
-    assert stage.events[-2:] == [PlayoutFinished("a"), PlayoutDrained()]
+    assert stage.events[-2:] == [PlayoutFinished("a"), PlayoutDrained(silent_ms=pytest.approx(20))]
     assert not stage.playback.speaking
     assert stage.playback.stats.underruns == 0, "nothing was missing"
 
@@ -286,5 +316,11 @@ def test_whatever_happens_each_tick_sends_one_whole_frame_and_the_books_balance(
     assert ledger.sent_samples == ticks * 160
     assert sum(s.samples for s in ledger.segments) == sum(i.played_samples for i in ledger.items.values())
     assert all(i.played_samples <= i.generated_samples for i in ledger.items.values())
-    starts = [e.item_id for e in stage.events if isinstance(e, PlayoutStarted)]
-    assert len(starts) == len(set(starts)), "an item starts once"
+    on_the_floor: set[str] = set()
+    for event in stage.events:
+        match event:
+            case PlayoutStarted(item_id):
+                assert item_id not in on_the_floor, "an item starts once, unless it was over meanwhile"
+                on_the_floor.add(item_id)
+            case PlayoutFinished(item_id):
+                on_the_floor.discard(item_id)
