@@ -8,7 +8,7 @@ from importlib import resources
 from audio.convert import converter
 from audio.formats import AudioFormat
 from audio.wav import read_wav
-from engine.coordinator import Clip
+from engine.conversation_events import Clip
 
 _FILES: Mapping[Clip, str] = {Clip.ONE_MOMENT: "one_moment.wav", Clip.APOLOGY: "apology.wav"}
 

@@ -16,13 +16,11 @@ import structlog
 from audio.convert import converter
 from audio.formats import FRAME_MS
 from engine.catalogue import ProviderCatalogue
-from engine.coordinator import (
+from engine.conversation_events import (
     CLIP_PREFIX,
     Clip,
     Command,
-    ConversationCoordinator,
     ConversationEvent,
-    ConversationRules,
     CutAgent,
     EndCall,
     HangupWanted,
@@ -35,8 +33,8 @@ from engine.coordinator import (
     Say,
     ToolFinished,
     ToolStarted,
-    Turn,
 )
+from engine.coordinator import ConversationCoordinator, ConversationRules, Turn
 from engine.ending import EndReason
 from engine.listening import TurnListener
 from engine.metrics import EngineMetrics, FrameCounts

@@ -14,7 +14,8 @@ from audio.formats import ULAW_8K, AudioFormat
 from engine.call import CallServices
 from engine.catalogue import ProviderCatalogue
 from engine.conversation import ConversationServices, ConversationSettings
-from engine.coordinator import Clip, ConversationRules
+from engine.conversation_events import Clip
+from engine.coordinator import ConversationRules
 from engine.metrics import EngineMetrics
 from engine.metronome import Metronome
 from engine.playback import Cushioning

@@ -11,7 +11,7 @@ from call_support import CALLER, CLIPS, FRAME, ScriptedProvider, line, lost, rea
 from audio.formats import ULAW_8K
 from engine import call as call_module
 from engine import leg as leg_module
-from engine.coordinator import Clip
+from engine.conversation_events import Clip
 from providers.base import ProviderError, ProviderSink, Ready
 from transport.ari import AriError
 

@@ -12,7 +12,8 @@ import pytest
 from call_support import CLIPS, FRAME, SETTINGS, Line, ScriptedProvider, line
 
 from engine import conversation as conversation_module
-from engine.coordinator import Clip, Turn
+from engine.conversation_events import Clip
+from engine.coordinator import Turn
 from engine.tools import ToolError
 from providers.base import (
     AgentItemDone,

@@ -8,12 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.coordinator import (
+from engine.conversation_events import (
     Clip,
     Command,
-    ConversationCoordinator,
     ConversationEvent,
-    ConversationRules,
     CutAgent,
     EndCall,
     HangupWanted,
@@ -26,8 +24,8 @@ from engine.coordinator import (
     Say,
     ToolFinished,
     ToolStarted,
-    Turn,
 )
+from engine.coordinator import ConversationCoordinator, ConversationRules, Turn
 from engine.ending import EndReason
 from engine.playback import PlayoutDrained, PlayoutFinished, PlayoutStarted
 from providers.base import (
