@@ -67,6 +67,8 @@ from providers.base import (
 log = structlog.get_logger(__name__)
 
 TOOL_LIMIT_S = 10.0
+GAP_MS = 200
+"""Without a frame from the caller, after which it is taken for silence; keys make gaps of 120 ms."""
 HELD_MS = 5000
 """How much of the caller's newest sound is kept for a provider that has yet to be started."""
 
@@ -126,6 +128,8 @@ class Conversation:
         self._greeting_due = bool(settings.greeting)
         """The provider has not been heard yet, and is to speak first."""
         self._leave_beat: Callable[[], None] | None = None
+        self._frames_seen = 0
+        self._beats_unheard = 0
         session.port.on_audio = self._held.append
 
     def connected(self, answered_at: float) -> None:
@@ -178,6 +182,7 @@ class Conversation:
                         prompt=settings.prompt,
                         caller_number=self._session.caller.number,
                         tools=TOOLS,
+                        interruptible=settings.rules.barge_in,
                     )
                 )
                 self._join(provider)
@@ -309,8 +314,20 @@ class Conversation:
     def _tick(self) -> None:
         try:
             self.playback.tick()
+            self._listen_on()
         except Exception:  # noqa: BLE001 -- the other calls have their beat from the same hand
             self._fail()
+
+    def _listen_on(self) -> None:
+        """A phone that sends nothing in pauses is heard as silence: turns end by silence that is heard."""
+        port = self._session.port
+        if port.frames_received != self._frames_seen:
+            self._frames_seen = port.frames_received
+            self._beats_unheard = 0
+            return
+        self._beats_unheard += 1
+        if self._beats_unheard > GAP_MS // FRAME_MS:
+            port.on_audio(port.format.silent_frame)
 
     def _fail(self) -> None:
         self._log.exception("call_failed")

@@ -45,7 +45,7 @@ CLOSING_TAIL_S = 0.2
 """From the last sample sent to hanging up: what telephones and Asterisk still hold is heard first."""
 CLOSING_QUIET_S = 0.4
 """The same for an agent that hangs up in the middle of its reply and may have more to say."""
-CALLER_SPEECH_LIMIT_S = 60.0
+CALLER_SPEECH_LIMIT_S = 180.0
 """A caller who has been speaking for this long without a word recognised is taken for noise."""
 
 

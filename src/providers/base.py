@@ -134,6 +134,8 @@ class CallContext:
     prompt: str
     caller_number: str = ""
     tools: tuple[Tool, ...] = ()
+    interruptible: bool = True
+    """Whether the caller's speech may break a reply off."""
 
 
 @dataclass(slots=True, frozen=True)

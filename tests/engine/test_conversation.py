@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from call_support import CLIPS, FRAME, SETTINGS, Line, ScriptedProvider, line
 
+from audio.formats import ULAW_8K
 from engine import conversation as conversation_module
 from engine.conversation_events import Clip
 from engine.coordinator import Turn
@@ -270,3 +271,18 @@ async def test_a_silent_caller_is_asked_and_then_left() -> None:
         await on.over()
         assert on.ended("no_input") == 1
         assert on.port.voiced == speech(6)
+
+
+async def test_a_phone_that_sends_nothing_in_pauses_is_heard_as_silence() -> None:
+    async with line() as on:
+        await on.connected()
+        on.port.hear(speech(1))
+        await on.until(lambda: on.provider.heard[-3:] == [ULAW_8K.silent_frame] * 3, "silence")
+        assert on.provider.heard[0] == speech(1), "and not before the gap is a gap"
+
+
+async def test_a_provider_is_told_whether_it_may_be_interrupted() -> None:
+    rules = replace(SETTINGS.rules, barge_in=False)
+    async with line(rules=rules) as on:
+        await on.connected()
+        assert not on.provider.context.interruptible

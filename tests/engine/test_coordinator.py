@@ -25,7 +25,7 @@ from engine.conversation_events import (
     ToolFinished,
     ToolStarted,
 )
-from engine.coordinator import ConversationCoordinator, ConversationRules, Turn
+from engine.coordinator import CALLER_SPEECH_LIMIT_S, ConversationCoordinator, ConversationRules, Turn
 from engine.ending import EndReason
 from engine.playback import PlayoutDrained, PlayoutFinished, PlayoutStarted
 from providers.base import (
@@ -304,7 +304,7 @@ def test_a_provider_lost_before_there_is_sound_ends_the_call_only_once_connected
 def test_a_caller_who_speaks_for_ever_is_taken_for_noise() -> None:
     talk = listening()
     talk.tell(CallerSpeechStarted())
-    talk.wait(61)
+    talk.wait(CALLER_SPEECH_LIMIT_S + 1)
     assert talk.turn is Turn.LISTENING
 
 

@@ -63,6 +63,10 @@ class TestStart:
         assert create["type"] == "response.create"
         assert CONTEXT.greeting in create["response"]["instructions"]
 
+    def test_a_call_that_may_not_be_interrupted_tells_the_server_so(self) -> None:
+        (update, *_) = Wire(replace(CONTEXT, interruptible=False)).messages
+        assert update["session"]["audio"]["input"]["turn_detection"]["interrupt_response"] is False
+
     def test_says_nothing_where_there_is_no_greeting(self) -> None:
         assert Wire(QUIET_CONTEXT).sent_kinds() == ["session.update"]
 

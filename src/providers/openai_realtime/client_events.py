@@ -6,25 +6,27 @@ The part of an event id before the dash names the kind of event; an ``error`` ev
 from __future__ import annotations
 
 from binascii import b2a_base64
-from collections.abc import Iterable
 from typing import Any
 
 import orjson
 
-from providers.base import Tool
+from providers.base import CallContext
 from providers.openai_realtime.config import OpenAIRealtimeConfig, TurnDetection
 
 _ULAW = {"type": "audio/pcmu"}
 
 
-def session_update(event_id: str, config: OpenAIRealtimeConfig, prompt: str, tools: Iterable[Tool]) -> bytes:
+def session_update(event_id: str, config: OpenAIRealtimeConfig, context: CallContext) -> bytes:
     """Settles the session: μ-law both ways, who owns the turn, the agent's instructions and tools."""
     session: dict[str, Any] = {
         "type": "realtime",
         "output_modalities": ["audio"],
-        "instructions": prompt,
+        "instructions": context.prompt,
         "audio": {
-            "input": {"format": _ULAW, "turn_detection": _turn_detection(config.turn_detection)},
+            "input": {
+                "format": _ULAW,
+                "turn_detection": _turn_detection(config.turn_detection, interruptible=context.interruptible),
+            },
             "output": {"format": _ULAW, "voice": config.voice},
         },
         "tools": [
@@ -34,7 +36,7 @@ def session_update(event_id: str, config: OpenAIRealtimeConfig, prompt: str, too
                 "description": tool.description,
                 "parameters": dict(tool.parameters),
             }
-            for tool in tools
+            for tool in context.tools
         ],
     }
     if config.input_transcription_model:
@@ -42,10 +44,10 @@ def session_update(event_id: str, config: OpenAIRealtimeConfig, prompt: str, too
     return orjson.dumps({"type": "session.update", "event_id": event_id, "session": session})
 
 
-def _turn_detection(turns: TurnDetection) -> dict[str, Any] | None:
+def _turn_detection(turns: TurnDetection, *, interruptible: bool) -> dict[str, Any] | None:
     if turns.type == "none":
         return None
-    answers = {"create_response": True, "interrupt_response": True}
+    answers = {"create_response": True, "interrupt_response": interruptible}
     if turns.type == "semantic_vad":
         return {"type": "semantic_vad", "eagerness": turns.eagerness, **answers}
     return {

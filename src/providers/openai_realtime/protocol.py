@@ -85,7 +85,7 @@ class RealtimeSession:
         self._send = send
         self._started = True
         event_id = self._event_id("session")
-        send(client_events.session_update(event_id, self._config, self._context.prompt, self._context.tools))
+        send(client_events.session_update(event_id, self._config, self._context))
         self._ask_next()
 
     def append(self, frame: bytes) -> None:
