@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import sys
@@ -110,6 +111,10 @@ class EngineProcess:
             await self._http.close()
         return code
 
+    def forget(self) -> None:
+        """Removes its folder, once nothing in it is of interest any more."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
     async def __aenter__(self) -> Self:
         try:
             await self.start()
@@ -125,6 +130,7 @@ class EngineProcess:
         traceback: TracebackType | None,
     ) -> None:
         await self.stop()
+        self.forget()
 
     def write_config(self) -> None:
         self.config_path.write_text(yaml.safe_dump(self.settings), encoding="utf-8")

@@ -107,6 +107,8 @@ class Engine:
                     "audiosocket_refused": lambda: self._transport.counters.refused,
                     "audiosocket_protocol_errors": lambda: self._transport.counters.protocol_errors,
                     "audiosocket_timeouts": lambda: self._transport.counters.timeouts,
+                    "audiosocket_crowded_out": lambda: self._transport.counters.crowded_out,
+                    "audiosocket_abandoned": lambda: self._transport.counters.abandoned,
                 },
             )
         )

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from audio.formats import FRAME_MS
 
 PERIOD_S = FRAME_MS / 1000
-PHASES = 2
-"""Calls are spread over this many phases of the period, so that they do not all send in one burst."""
+PHASES = 4
+CROWD = 50
+"""Calls that share a phase before the next one is opened: waking up costs more than sending a frame, so few
+calls beat together, and only many are spread over the period."""
 MAX_CATCH_UP = 3
 """Beats made up for at once after a stall; Asterisk keeps at most 80 ms of surplus in a softmix bridge."""
 
@@ -36,8 +38,12 @@ class Metronome:
         self._phases = [_Phase(epoch + n * PERIOD_S / PHASES, clock, self.stats) for n in range(PHASES)]
 
     def join(self, beat: Callable[[], None]) -> Callable[[], None]:
-        """Calls ``beat`` every 20 ms from the next free phase on; returns what ends that."""
-        phase = min(self._phases, key=lambda p: (len(p.members), p.due_in()))
+        """Calls ``beat`` every 20 ms; returns what ends that."""
+        roomy = [phase for phase in self._phases if len(phase.members) < CROWD]
+        if roomy:
+            phase = max(roomy, key=lambda phase: (len(phase.members), -phase.due_in()))
+        else:
+            phase = min(self._phases, key=lambda phase: len(phase.members))
         phase.add(beat)
         return lambda: phase.remove(beat)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 Json = dict[str, Any]
 
@@ -43,6 +45,7 @@ class WebServer:
         app.router.add_get("/ready", self._ready)
         app.router.add_get("/metrics", self._metrics)
         app.router.add_post("/reload", self._reload)
+        logging.getLogger("aiohttp.server").addFilter(_is_our_failure)
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
         await self._runner.setup()
         await web.TCPSite(self._runner, self._host, self._port).start()
@@ -69,3 +72,8 @@ class WebServer:
             return web.json_response(await self._hooks.reload())
         except ReloadRefusedError as error:
             return web.json_response({"reloaded": False, "error": str(error)}, status=422)
+
+
+def _is_our_failure(record: logging.LogRecord) -> bool:
+    """What a stranger sends that is no HTTP is answered with 400, and needs no traceback."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))

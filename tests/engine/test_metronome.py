@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from engine.metronome import MAX_CATCH_UP, PERIOD_S, PHASES, Metronome
+from engine.metronome import CROWD, MAX_CATCH_UP, PERIOD_S, PHASES, Metronome
 
 
 async def test_beats_do_not_drift() -> None:
@@ -26,17 +26,19 @@ async def test_beats_do_not_drift() -> None:
     assert abs(owed - 49 - missed) < MAX_CATCH_UP, "as many beats as periods, but for those given up"
 
 
-async def test_members_are_spread_over_the_phases_and_may_leave() -> None:
+async def test_few_members_beat_together_and_many_are_spread_over_the_period() -> None:
     metronome = Metronome()
-    count = [0] * (4 * PHASES)
+    count = [0] * (PHASES * (CROWD + 1))
     leaves = []
-    for index in range(4 * PHASES):
+    for index in range(len(count)):
 
         def beat(index: int = index) -> None:
             count[index] += 1
 
         leaves.append(metronome.join(beat))
-    assert [len(phase.members) for phase in metronome._phases] == [4] * PHASES
+        awake = sum(bool(phase.members) for phase in metronome._phases)
+        assert awake == min(PHASES, index // CROWD + 1), "a phase is opened when the others are full"
+    assert [len(phase.members) for phase in metronome._phases] == [CROWD + 1] * PHASES
     while min(count) < 3:
         await asyncio.sleep(0.005)
     for leave in leaves:
