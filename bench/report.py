@@ -25,7 +25,10 @@ the engine is compared with. Callers are real SIP calls that keep every RTP pack
 OpenAI Realtime, in a process of its own, which reports speech after 30 ms of voice and sends replies six times
 faster than they play.
 
-"Caller's voice → provider" counts from the packet's leaving the caller; the 20 ms of sound in it come on top.
+"Caller's voice → provider" counts from the packet's leaving the caller; the 20 ms of sound in it come on top. What the
+agent says waits for the next 20 ms beat, so figures towards the ear lie between 0 and 20 ms above the rest of the way,
+by where the beat happens to fall in a run: floor and engine differ by that chance more than by anything else. CPU times
+of one call at a time vary by a third from run to run on a shared machine.
 
 Machine: {machine}; {asterisk}. Callers, Asterisk, double and the system under test share it. Measured {date}.
 """
