@@ -28,19 +28,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.config import (
-    PROVIDERS,
-    Config,
-    ConfigError,
-    Credentials,
-    load_config,
-    missing_for_provider,
-    parse_config,
-    read_environment,
-    unknown_provider,
-)
+from engine.config import PROVIDERS, Config, ConfigError, load_config, parse_config, unknown_provider
 from engine.config_edit import KEY, with_default_provider
 from engine.config_file import parse, read_text
+from engine.credentials import Credentials, missing_for_provider, read_environment
 
 SWITCHED, NOT_SWITCHED, REFUSED = 0, 1, 2
 

@@ -65,3 +65,5 @@ class AudioFormat:
 ULAW_8K = AudioFormat(Encoding.ULAW, 8000)
 ALAW_8K = AudioFormat(Encoding.ALAW, 8000)
 SLIN_8K = AudioFormat(Encoding.SLIN, 8000)
+SLIN_16K = AudioFormat(Encoding.SLIN, 16000)
+SLIN_24K = AudioFormat(Encoding.SLIN, 24000)

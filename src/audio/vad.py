@@ -14,7 +14,7 @@ import webrtcvad
 
 from audio._audioop import audioop
 from audio.convert import converter
-from audio.formats import FRAME_MS, SLIN_8K, AudioFormat
+from audio.formats import FRAME_MS, SLIN_8K, SLIN_16K, AudioFormat
 
 _FULL_SCALE = 32768
 _BLOCK_FRAMES = 10
@@ -63,9 +63,10 @@ class VoiceDetector:
     """Listens to one stream of 20 ms frames; samples are counted from its first."""
 
     def __init__(self, audio_format: AudioFormat, options: VoiceDetectorOptions | None = None) -> None:
-        """Raises ``UnsupportedConversion`` for a format that is not at 8 kHz."""
         options = options or VoiceDetectorOptions()
-        self._to_slin = converter(audio_format, SLIN_8K)
+        # WebRTC's detector knows 8 and 16 kHz of the rates that wires have.
+        self._judged = SLIN_16K if audio_format.rate_hz == SLIN_16K.rate_hz else SLIN_8K
+        self._to_slin = converter(audio_format, self._judged)
         self._format = audio_format
         self._frame_bytes = audio_format.frame_bytes
         self._rate_hz = audio_format.rate_hz
@@ -109,9 +110,12 @@ class VoiceDetector:
             self.samples += self._format.samples(size)
             frame = (frame + self._format.silent_frame)[: self._frame_bytes]
         slin = self._to_slin(frame)
+        if len(slin) != self._judged.frame_bytes:
+            # A resampler keeps the first two milliseconds of a stream to itself.
+            slin = (self._judged.silent_frame + slin)[-self._judged.frame_bytes :]
         level = audioop.rms(slin, 2)
         # WebRTC's detector learns from every frame, so it hears those below the gate too.
-        voiced = self._is_speech(slin, self._rate_hz) and level > self._gate
+        voiced = self._is_speech(slin, self._judged.rate_hz) and level > self._gate
         self._track_floor(level)
         if not self.voice:
             return self._listen(voiced)

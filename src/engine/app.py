@@ -7,6 +7,7 @@ import gc
 import signal
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,24 +19,37 @@ from engine import logs
 from engine.call import CallServices
 from engine.catalogue import ProviderCatalogue
 from engine.clips import load_clips
-from engine.config import Config, ConfigError, Credentials, load_config, missing_for_provider
+from engine.config import Config, ConfigError, load_config
 from engine.conversation import ConversationServices, ConversationSettings
 from engine.coordinator import ConversationRules
+from engine.credentials import Credentials, missing_for_provider
 from engine.metrics import EngineMetrics, LiveCollector, LoopLagProbe
 from engine.metronome import Metronome
 from engine.playback import Cushioning
 from engine.sessions import SessionStore
 from engine.switchboard import Admission, Switchboard
 from engine.web import Json, ReloadRefusedError, WebHooks, WebServer
+from engine.wires import Wires
 from providers.base import ProviderError
 from providers.local.factory import LocalAgentFactory
 from providers.openai_realtime import OpenAIRealtimeFactory
-from transport.ari import AriClient, AriState
+from transport.ari import AriClient, AriState, Snapshot
 from transport.audiosocket import AudioSocketTransport
+from transport.media import MediaTransport
 
 log = structlog.get_logger(__name__)
 
-RESTART_ONLY = ("asterisk", "audio_transport", "audiosocket", "http", "providers")
+RESTART_ONLY = (
+    "asterisk",
+    "audio_transport",
+    "audio_format",
+    "audiosocket",
+    "externalmedia",
+    "websocket",
+    "playback_dir",
+    "http",
+    "providers",
+)
 """Sections that a reload does not apply: what they describe lives as long as the process."""
 
 
@@ -61,12 +75,8 @@ class Engine:
         self._store = SessionStore()
         self._metrics = EngineMetrics()
         self._metronome = Metronome()
-        self._lag = LoopLagProbe()
-        self._transport = AudioSocketTransport(
-            config.audiosocket.host,
-            config.audiosocket.port,
-            advertise_host=config.audiosocket.advertise_host,
-        )
+        self._lag = LoopLagProbe(self._metrics.loop_delay.observe)
+        self._wires = Wires(_transports(config), config.audio_transport, config.audio_format)
         self._ari = AriClient(
             config.asterisk.host,
             config.asterisk.port,
@@ -84,18 +94,18 @@ class Engine:
             catalogue=self._catalogue,
             metronome=self._metronome,
             metrics=self._metrics,
-            clips=load_clips(self._transport.open_port().format),
+            clips=load_clips,
         )
         self._switchboard = Switchboard(
             self._store,
             self._ari,
-            CallServices(self._ari, self._transport, conversation),
+            CallServices(self._ari, self._wires, conversation),
             self._metrics,
             app_name=config.asterisk.app_name,
             admission=lambda: Admission(_settings(self._config), self._config.limits.max_calls),
         )
         self._ari.on_event = self._switchboard.on_event
-        self._ari.on_connected = self._switchboard.settle
+        self._ari.on_connected = self._take_stock
         self._metrics.registry.register(
             LiveCollector(
                 self._store,
@@ -104,11 +114,7 @@ class Engine:
                 self._lag,
                 {
                     "ari_reconnects": lambda: self._ari.reconnects,
-                    "audiosocket_refused": lambda: self._transport.counters.refused,
-                    "audiosocket_protocol_errors": lambda: self._transport.counters.protocol_errors,
-                    "audiosocket_timeouts": lambda: self._transport.counters.timeouts,
-                    "audiosocket_crowded_out": lambda: self._transport.counters.crowded_out,
-                    "audiosocket_abandoned": lambda: self._transport.counters.abandoned,
+                    **_transport_counters(self._wires),
                 },
             )
         )
@@ -127,7 +133,7 @@ class Engine:
             await self._start()
             await self._run_until_stopped()
         finally:
-            await self._transport.close()
+            await self._wires.close()
             await self._catalogue.close()
             await self._web.close()
             await self._ari.close()
@@ -135,7 +141,7 @@ class Engine:
 
     async def _start(self) -> None:
         try:
-            await self._transport.start(self._store.claim_port)
+            await self._wires.start()
             await self._web.start()
         except OSError as error:
             raise StartupError(f"cannot listen: {error.strerror or error}") from error
@@ -150,8 +156,8 @@ class Engine:
             "engine_started",
             version=version("voice-engine"),
             provider=self._config.default_provider,
+            transport=self._config.audio_transport,
             http="{}:{}".format(*self._web.address),
-            audiosocket="{}:{}".format(*self._transport.address),
         )
 
     async def _run_until_stopped(self) -> None:
@@ -165,6 +171,10 @@ class Engine:
             await self._switchboard.drain(self._config.limits.drain_s)
             for task in background:
                 task.cancel()
+
+    def _take_stock(self, snapshot: Snapshot) -> None:
+        self._wires.asterisk_is(snapshot.asterisk_version, snapshot.modules)
+        self._switchboard.settle(snapshot)
 
     def _on_signal(self) -> None:
         """The first signal lets calls go on for a while; the second ends them at once."""
@@ -182,6 +192,8 @@ class Engine:
             return False, "stopping"
         if self._ari.state is not AriState.CONNECTED:
             return False, f"Asterisk: {self._ari.state}: {self._ari.last_error}"
+        if self._wires.fault:
+            return False, self._wires.fault
         if not provider.ready:
             return False, f"{self._config.default_provider}: {provider.detail}"
         return True, ""
@@ -267,6 +279,21 @@ def _settings(config: Config) -> ConversationSettings:
         provider_start_timeout_s=config.limits.provider_timeout_s,
         messages_dir=config.messages_dir,
     )
+
+
+def _transports(config: Config) -> Iterator[MediaTransport]:
+    """Every kind of wire; a new one is a line here."""
+    audiosocket = config.audiosocket
+    yield AudioSocketTransport(audiosocket.host, audiosocket.port, advertise_host=audiosocket.advertise_host)
+
+
+def _transport_counters(wires: Wires) -> Mapping[str, Callable[[], int]]:
+    """What befell each wire as a whole, under exported names."""
+
+    def reader(transport: MediaTransport, name: str) -> Callable[[], int]:
+        return lambda: transport.counters[name]
+
+    return {f"{transport.name}_{name}": reader(transport, name) for transport in wires for name in transport.counters}
 
 
 def _secret(value: Any) -> str:

@@ -16,15 +16,18 @@ from engine.ending import EndReason
 from engine.leg import Leg
 from engine.lifecycle import CallState, Lifecycle
 from engine.metrics import FrameCounts
-from engine.playback import PlaybackState
+from engine.playout import PlaybackState
 from engine.sessions import Session
+from engine.wires import NoWireError, Wires
 from transport.ari import AriClient, AriError
-from transport.media import MediaTransport
+from transport.media import MediaPort, MediaUnavailable
 
 log = structlog.get_logger(__name__)
 
-VARIABLES = ("AI_PROVIDER", "AI_GREETING")
-"""What the dialplan may choose for a call."""
+CODEC = "CHANNEL(audionativeformat)"
+"""What the caller's phone speaks, as Asterisk calls it."""
+VARIABLES = ("AI_PROVIDER", "AI_GREETING", "AI_TRANSPORT", "AI_AUDIO_FORMAT", CODEC)
+"""What the dialplan may choose for a call, and what a choice has to know."""
 HANGUP_RACE_S = 0.5
 """How long after a refused request the hang-up that explains it may still be on its way."""
 WORKER_LIMIT_S = 2.5
@@ -36,7 +39,7 @@ class CallServices:
     """What all calls share."""
 
     ari: AriClient
-    transport: MediaTransport
+    wires: Wires
     conversation: ConversationServices
 
 
@@ -50,7 +53,7 @@ class Call:
         self._log = log.bind(call_id=session.call_id)
         self._lifecycle = Lifecycle()
         self._ending: asyncio.Future[EndReason] = asyncio.get_running_loop().create_future()
-        self._leg = Leg(session, services.ari, services.transport, on_over=self.end, on_key=self._on_key)
+        self._leg = Leg(session, services.ari, on_over=self.end, on_key=self._on_key)
         self._conversation: Conversation | None = None
         self._tasks: asyncio.TaskGroup | None = None
         self._workers: set[asyncio.Task[None]] = set()
@@ -118,17 +121,19 @@ class Call:
             # before what it creates can be taken down.
 
     async def _set_up(self) -> None:
-        self._settings = await self._choose()
+        asked = await self._ask()
         if self._ending.done():
             return
+        self._settings = self._choose(asked)
         self._lifecycle.to(CallState.CONNECTING)
-        self._conversation = Conversation(
-            self._session, self._settings, self._services.conversation, end=self.end, spawn=self._work
-        )
-        self._work(self._conversation.talk())
         try:
-            connected = await self._leg.set_up()
-        except AriError as error:
+            port = self._open_port(asked)
+            self._conversation = Conversation(
+                self._session, port, self._settings, self._services.conversation, end=self.end, spawn=self._work
+            )
+            self._work(self._conversation.talk())
+            connected = await self._leg.set_up(port)
+        except (AriError, MediaUnavailable, NoWireError) as error:
             await asyncio.wait({self._ending}, timeout=HANGUP_RACE_S)
             if not self._ending.done():
                 self._log.error("call_set_up_failed", error=str(error))
@@ -139,16 +144,30 @@ class Call:
             self._conversation.connected(self._leg.answered_at)
             self._log.info("call_connected", provider=self._settings.provider)
 
-    async def _choose(self) -> ConversationSettings:
+    async def _ask(self) -> Mapping[str, str]:
+        """The variables of this call, from its arrival or else from Asterisk."""
+        told = self._session.caller.variables
+        if told is not None:
+            return told
+        try:
+            return await self._services.ari.get_variables(self._session.call_id, VARIABLES)
+        except AriError as error:
+            self._log.warning("variables_unknown", error=str(error))
+            return {}
+
+    def _open_port(self, asked: Mapping[str, str]) -> MediaPort:
+        codec = asked.get(CODEC, "").strip("()").partition("|")[0]
+        wire = self._services.wires.choose(asked.get("AI_TRANSPORT", ""), asked.get("AI_AUDIO_FORMAT", ""), codec)
+        if wire.compromise:
+            self._log.warning("wire_not_as_asked", reason=wire.compromise)
+        self._log.info(
+            "wire_chosen", transport=wire.transport.name, audio_format=str(wire.audio_format), caller_codec=codec
+        )
+        return wire.transport.open_port(self._session.ids.media, wire.audio_format)
+
+    def _choose(self, asked: Mapping[str, str]) -> ConversationSettings:
         """The settings of this call, with what the dialplan asks for."""
         settings = self._settings
-        asked = self._session.caller.variables
-        if asked is None:
-            try:
-                asked = await self._services.ari.get_variables(self._session.call_id, VARIABLES)
-            except AriError as error:
-                self._log.warning("variables_unknown", error=str(error))
-                asked = {}
         provider = asked.get("AI_PROVIDER") or settings.provider
         if provider not in self._services.conversation.catalogue:
             self._log.warning("provider_unknown", asked_for=provider, using=settings.provider)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from importlib import resources
 
 from audio.convert import converter
@@ -13,8 +14,9 @@ from engine.conversation_events import Clip
 _FILES: Mapping[Clip, str] = {Clip.ONE_MOMENT: "one_moment.wav", Clip.APOLOGY: "apology.wav"}
 
 
+@cache
 def load_clips(wire: AudioFormat) -> Mapping[Clip, bytes]:
-    """All clips in the format of the wire. Raises UnsupportedConversion for another rate than 8 kHz."""
+    """All clips in the format of the wire; made once for each."""
     clips = {}
     for clip, name in _FILES.items():
         with resources.as_file(resources.files("engine") / "sounds" / name) as path:

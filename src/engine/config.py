@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import io
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from urllib.parse import quote
 
-from dotenv import dotenv_values
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from engine.config_file import ConfigError, KeyPath, nearest, parse, read_text, validate
+from engine.credentials import VARIABLES
 from providers.local.config import LocalAgentConfig
 from providers.openai_realtime.config import OpenAIRealtimeConfig
 
@@ -20,12 +16,8 @@ __all__ = [
     "PROVIDERS",
     "Config",
     "ConfigError",
-    "Credentials",
     "load_config",
-    "missing_credentials",
-    "missing_for_provider",
     "parse_config",
-    "read_environment",
     "unknown_provider",
 ]
 
@@ -72,6 +64,64 @@ class AudioSocketConfig(Section):
         if self.host in ANY_ADDRESS and self.advertise_host is None:
             raise ValueError(f"with host {self.host}, advertise_host must say where Asterisk finds the engine")
         return self
+
+
+class ExternalMediaConfig(Section):
+    host: Host = Field(default="127.0.0.1", description="The engine's address for sound over RTP.")
+    ports: str = Field(
+        default="21000-24999",
+        pattern=r"^\d{1,5}-\d{1,5}$",
+        description="Its UDP ports, first and last; one for each call.",
+    )
+    advertise_host: Host | None = Field(
+        default=None, description="The engine's address as Asterisk sees it; nothing: the same as host."
+    )
+    allowed_hosts: tuple[Host, ...] = Field(
+        default=(), description="Addresses from which sound may come besides the one that Asterisk names."
+    )
+
+    @property
+    def port_range(self) -> range:
+        first, last = map(int, self.ports.split("-"))
+        return range(first, last + 1)
+
+    @field_validator("ports")
+    @classmethod
+    def _is_a_range(cls, ports: str) -> str:
+        first, last = map(int, ports.split("-"))
+        if not 1 <= first <= last <= 65535:
+            raise ValueError(f"expected the first and the last port, as 21000-24999, got {ports!r}")
+        return ports
+
+    @model_validator(mode="after")
+    def _asterisk_knows_where_to_send(self) -> Self:
+        if self.host in ANY_ADDRESS and self.advertise_host is None:
+            raise ValueError(f"with host {self.host}, advertise_host must say where Asterisk finds the engine")
+        return self
+
+
+class WebSocketConfig(Section):
+    connected_by: Literal["engine", "asterisk"] = Field(
+        default="engine", description="Who opens the connection for each call's sound."
+    )
+    asterisk_url: str | None = Field(
+        default=None,
+        pattern=r"^wss?://[^/\s@]+$",
+        description="engine: Asterisk's HTTP server, as wss://pbx.example:8089; nothing: asterisk's, without TLS.",
+    )
+    ca_file: Path | None = Field(
+        default=None, description="engine: the certificate that proves who Asterisk is; nothing: the system's."
+    )
+    client: str = Field(
+        default="voice-engine",
+        pattern=r"^[A-Za-z0-9_.-]+$",
+        description="asterisk: the section of websocket_client.conf that leads to the engine.",
+    )
+    host: Host = Field(default="127.0.0.1", description="asterisk: the address on which the engine waits.")
+    port: Port = Field(default=9093, description="asterisk: its TCP port; 0 takes any free one.")
+    certificate_file: Path | None = Field(
+        default=None, description="asterisk: certificate and key of the engine in one PEM file; nothing: no TLS."
+    )
 
 
 class HttpConfig(Section):
@@ -182,11 +232,22 @@ class Config(Section):
     default_provider: str = Field(
         default="local", description="Who talks to callers, unless AI_PROVIDER says otherwise."
     )
-    audio_transport: Literal["audiosocket"] = Field(
-        default="audiosocket", description="How sound travels between Asterisk and the engine."
+    audio_transport: Literal["audiosocket", "externalmedia", "websocket"] = Field(
+        default="audiosocket", description="How sound travels, unless AI_TRANSPORT says otherwise."
+    )
+    audio_format: Literal["auto", "ulaw", "alaw", "slin", "slin16", "slin24"] = Field(
+        default="auto", description="What sound it is; auto: as good as what the caller's phone sends."
     )
     asterisk: AsteriskConfig = Field(default_factory=AsteriskConfig, description="Where Asterisk is.")
-    audiosocket: AudioSocketConfig = Field(default_factory=AudioSocketConfig, description="Where sound arrives.")
+    downstream_mode: Literal["stream", "file"] = Field(
+        default="stream",
+        description="How replies reach the caller: as a stream, or as sound files that Asterisk plays.",
+    )
+    audiosocket: AudioSocketConfig = Field(default_factory=AudioSocketConfig, description="Where AudioSocket arrives.")
+    externalmedia: ExternalMediaConfig = Field(
+        default_factory=ExternalMediaConfig, description="Where sound over RTP arrives."
+    )
+    websocket: WebSocketConfig = Field(default_factory=WebSocketConfig, description="How chan_websocket is connected.")
     http: HttpConfig = Field(default_factory=HttpConfig, description="Where the engine tells how it is.")
     llm: LlmConfig = Field(default_factory=LlmConfig, description="What the agent says and is.")
     streaming: StreamingConfig = Field(default_factory=StreamingConfig, description="How replies are played.")
@@ -198,6 +259,10 @@ class Config(Section):
     messages_dir: Path = Field(
         default=Path("var/messages"),
         description="Where messages for people are stored, one JSON file each; from the working directory.",
+    )
+    playback_dir: Path = Field(
+        default=Path("var/playback"),
+        description="Where sound files lie while Asterisk plays them; it must be able to read them there.",
     )
     logging: LoggingConfig = Field(default_factory=LoggingConfig, description="What is written to standard error.")
     providers: ProvidersConfig = Field(default_factory=ProvidersConfig, description="Settings of each provider.")
@@ -240,18 +305,6 @@ def parse_config(text: str, path: Path) -> Config:
     return config.model_copy(update={"providers": config.providers.model_copy(update={"local": local})})
 
 
-VARIABLES: Mapping[str, str] = {
-    "ari_username": "ASTERISK_ARI_USERNAME",
-    "ari_password": "ASTERISK_ARI_PASSWORD",
-    "openai_api_key": "OPENAI_API_KEY",
-    "deepgram_api_key": "DEEPGRAM_API_KEY",
-}
-"""The environment variable of each field of Credentials."""
-
-NEEDED_BY_ENGINE = ("ari_username", "ari_password")
-NEEDED_BY_PROVIDER: Mapping[str, str] = {"openai_realtime": "openai_api_key", "deepgram": "deepgram_api_key"}
-
-
 def _variable_of(path: KeyPath) -> str:
     """Where the credential belongs that somebody wrote into the file at ``path``."""
     place = ".".join(map(str, path)).lower()
@@ -263,66 +316,3 @@ def _variable_of(path: KeyPath) -> str:
         if word in place:
             return VARIABLES[name]
     return VARIABLES["ari_password"] if path[0] == "asterisk" or "ari_" in place else "its variable"
-
-
-class Credentials(BaseModel):
-    """What must never be written down; it comes from the environment only. None: not set."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    ari_username: SecretStr | None = Field(default=None, description="Who the engine is to Asterisk's ARI (ari.conf).")
-    ari_password: SecretStr | None = Field(default=None, description="The password of that user.")
-    openai_api_key: SecretStr | None = Field(default=None, description="For the provider openai_realtime.")
-    deepgram_api_key: SecretStr | None = Field(default=None, description="For Deepgram's services.")
-
-    @classmethod
-    def from_environment(cls, environment: Mapping[str, str]) -> Self:
-        """A variable that is empty or blank counts as not set."""
-        given = {name: environment.get(variable, "").strip() for name, variable in VARIABLES.items()}
-        return cls.model_validate({name: value for name, value in given.items() if value})
-
-    def has(self, name: str) -> bool:
-        return getattr(self, name) is not None
-
-    def revealed(self) -> tuple[str, ...]:
-        """What must not appear in any output, in the forms in which it travels. The user's name may."""
-        secrets = [
-            secret.get_secret_value()
-            for secret in (self.ari_password, self.openai_api_key, self.deepgram_api_key)
-            if secret is not None
-        ]
-        if self.ari_username and self.ari_password:
-            pair = f"{self.ari_username.get_secret_value()}:{self.ari_password.get_secret_value()}"
-            secrets.append(base64.b64encode(pair.encode()).decode())
-        return (*secrets, *(quote(secret, safe="") for secret in secrets))
-
-
-def read_environment(env_file: Path, environ: Mapping[str, str]) -> dict[str, str]:
-    """The variables of ``env_file``, if there is one, under those of the environment, which win unless empty.
-
-    Raises ConfigError when the file is there and cannot be read.
-    """
-    if not env_file.exists():
-        return dict(environ)
-    values = dotenv_values(stream=io.StringIO(read_text(env_file)), interpolate=False)
-    written = {name: value for name, value in values.items() if value is not None}
-    return written | {name: value for name, value in environ.items() if value or name not in written}
-
-
-def missing_for_provider(provider: str, credentials: Credentials) -> str | None:
-    """Says which variable ``provider`` cannot work without, if that is not set."""
-    name = NEEDED_BY_PROVIDER.get(provider)
-    if name is None or credentials.has(name):
-        return None
-    return f"{VARIABLES[name]} is not set: {provider} cannot work without it"
-
-
-def missing_credentials(config: Config, credentials: Credentials) -> list[str]:
-    """What the engine cannot run without, a line each; the file is valid all the same."""
-    missing = [
-        f"{VARIABLES[name]} is not set: the engine cannot reach Asterisk without it"
-        for name in NEEDED_BY_ENGINE
-        if not credentials.has(name)
-    ]
-    provider = missing_for_provider(config.default_provider, credentials)
-    return [*missing, provider] if provider else missing

@@ -14,7 +14,8 @@ from typing import Any
 import structlog
 
 from audio.convert import converter
-from audio.formats import FRAME_MS
+from audio.formats import FRAME_MS, AudioFormat
+from engine.bulk_playback import BulkPlaybackManager
 from engine.catalogue import ProviderCatalogue
 from engine.conversation_events import (
     CLIP_PREFIX,
@@ -39,15 +40,8 @@ from engine.ending import EndReason
 from engine.listening import TurnListener
 from engine.metrics import EngineMetrics, FrameCounts
 from engine.metronome import Metronome
-from engine.playback import (
-    AgentSilenced,
-    Cushioning,
-    Cut,
-    PlayoutEvent,
-    PlayoutFinished,
-    PlayoutStarted,
-    StreamingPlaybackManager,
-)
+from engine.playback import Cushioning, StreamingPlaybackManager
+from engine.playout import AgentSilenced, Cut, Playback, PlayoutEvent, PlayoutFinished, PlayoutStarted
 from engine.sessions import Session
 from engine.tools import TOOLS, ToolContext, ToolError, run_tool
 from providers.base import (
@@ -63,6 +57,7 @@ from providers.base import (
     Ready,
     ToolCalled,
 )
+from transport.media import MediaPort
 
 log = structlog.get_logger(__name__)
 
@@ -93,7 +88,7 @@ class ConversationServices:
     catalogue: ProviderCatalogue
     metronome: Metronome
     metrics: EngineMetrics
-    clips: Mapping[Clip, bytes]
+    clips: Callable[[AudioFormat], Mapping[Clip, bytes]]
 
 
 class Conversation:
@@ -102,6 +97,7 @@ class Conversation:
     def __init__(
         self,
         session: Session,
+        port: MediaPort,
         settings: ConversationSettings,
         services: ConversationServices,
         *,
@@ -110,12 +106,13 @@ class Conversation:
     ) -> None:
         """``end`` ends the call; ``spawn`` runs work that is cancelled when the call ends."""
         self._session = session
+        self._port = port
         self._settings = settings
         self._services = services
         self._end = end
         self._spawn = spawn
         self._log = log.bind(call_id=session.call_id)
-        self.playback = StreamingPlaybackManager(session.port, self._on_playout, cushioning=settings.cushioning)
+        self.playback = _open_playback(port, self._on_playout, settings.cushioning)
         self.coordinator = ConversationCoordinator(settings.rules, lambda: self.playback.speaking)
         self._provider: Provider | None = None
         self._to_wire: Callable[[bytes], bytes] = bytes
@@ -130,11 +127,12 @@ class Conversation:
         self._leave_beat: Callable[[], None] | None = None
         self._frames_seen = 0
         self._beats_unheard = 0
-        session.port.on_audio = self._held.append
+        port.on_audio = self._held.append
 
     def connected(self, answered_at: float) -> None:
         """Sound flows from now on; what the provider has said so far begins to play."""
         self._answered_at = answered_at
+        self.playback.start()
         self._leave_beat = self._services.metronome.join(self._tick)
         self._decide(MediaConnected(greeting_due=self._greeting_due))
 
@@ -148,15 +146,18 @@ class Conversation:
         self._arm(None)
         if self._leave_beat is not None:
             self._leave_beat()
-        self._session.port.on_audio = _discard
+        self.playback.close()
+        self._port.on_audio = _discard
 
     def counts(self) -> FrameCounts:
         """What this call moved and lost so far."""
-        port, playback, talk = self._session.port, self.playback.stats, self.coordinator.stats
+        port, playback, talk = self._port, self.playback.stats, self.coordinator.stats
         return FrameCounts(
             frames_in=port.frames_received,
             frames_out=port.frames_sent,
             frames_dropped=port.frames_dropped,
+            frames_lost=port.frames_lost,
+            frames_concealed=port.frames_concealed,
             underruns=playback.underruns,
             playback_stalls=playback.stalls,
             late_chunks=playback.late_chunks,
@@ -196,7 +197,7 @@ class Conversation:
 
     def _join(self, provider: Provider) -> None:
         """Connects the caller's sound to the provider and the provider's to the caller."""
-        port, able = self._session.port, provider.capabilities
+        port, able = self._port, provider.capabilities
         self._provider = provider
         self._to_wire = converter(able.output_format, port.format)
         hear = port.on_audio = _chain(converter(port.format, able.input_format), provider.push_audio)
@@ -210,7 +211,7 @@ class Conversation:
             return  # what breaks while it is being closed is missed by nobody
         self._log.error("provider_lost", provider=self._settings.provider, code=code, error=message)
         self._services.metrics.provider_errors.labels(self._settings.provider, code).inc()
-        self._session.port.on_audio = _discard
+        self._port.on_audio = _discard
         self.playback.complete_all()
         self._decide(ProviderLost())
 
@@ -320,7 +321,7 @@ class Conversation:
 
     def _listen_on(self) -> None:
         """A phone that sends nothing in pauses is heard as silence: turns end by silence that is heard."""
-        port = self._session.port
+        port = self._port
         if port.frames_received != self._frames_seen:
             self._frames_seen = port.frames_received
             self._beats_unheard = 0
@@ -373,8 +374,15 @@ class Conversation:
         self._clips_played += 1
         item_id = f"{CLIP_PREFIX}{clip}:{self._clips_played}"
         self._log.warning("clip_played", clip=clip)
-        self.playback.enqueue(item_id, self._services.clips[clip])
+        self.playback.enqueue(item_id, self._services.clips(self._port.format)[clip])
         self.playback.complete(item_id)
+
+
+def _open_playback(port: MediaPort, on_event: Callable[[PlayoutEvent], None], cushioning: Cushioning) -> Playback:
+    """The way of playing that suits the wire."""
+    if port.paced_by_peer:
+        return BulkPlaybackManager(port, on_event, cushioning=cushioning)
+    return StreamingPlaybackManager(port, on_event, cushioning=cushioning)
 
 
 def _last_heard(cuts: Iterable[Cut]) -> Cut | None:

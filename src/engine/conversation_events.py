@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from engine.ending import EndReason
-from engine.playback import PlayoutEvent
+from engine.playout import PlayoutEvent
 from providers.base import ProviderEvent
 
 

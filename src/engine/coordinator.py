@@ -28,7 +28,7 @@ from engine.conversation_events import (
     ToolStarted,
 )
 from engine.ending import EndReason
-from engine.playback import PlayoutDrained, PlayoutFinished, PlayoutStarted
+from engine.playout import PlayoutDrained, PlayoutFinished, PlayoutStarted
 from providers.base import (
     CallerSpeechDismissed,
     CallerSpeechStarted,

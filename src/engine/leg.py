@@ -12,7 +12,7 @@ import structlog
 from engine.ending import EndReason
 from engine.sessions import Session
 from transport.ari import AriClient, AriError, AriNotFound, AriState
-from transport.media import Closed, Connected, DtmfReceived, MediaTransport, PortEvent
+from transport.media import Closed, Connected, DtmfReceived, MediaPort, PortEvent
 
 log = structlog.get_logger(__name__)
 
@@ -32,15 +32,13 @@ class Leg:
         self,
         session: Session,
         ari: AriClient,
-        transport: MediaTransport,
         *,
         on_over: Callable[[EndReason], None],
         on_key: Callable[[str], None],
     ) -> None:
         self._ids = session.ids
-        self._port = session.port
+        self._port: MediaPort | None = None
         self._ari = ari
-        self._transport = transport
         self._on_over = on_over
         self._on_key = on_key
         self._log = log.bind(call_id=session.call_id)
@@ -50,7 +48,6 @@ class Leg:
         self._over = asyncio.Event()
         self._caller_gone = False
         self.answered_at = 0.0
-        self._port.on_event = self._on_port_event
 
     def on_ari(self, event: Mapping[str, Any]) -> None:
         """Takes an event about one of this call's channels or its bridge; in order, synchronously."""
@@ -63,18 +60,29 @@ class Leg:
                 self._media_in_stasis.set()
             elif kind in _MEDIA_LEFT:
                 self._report(EndReason.MEDIA_LOST)
-        elif channel == self._ids.caller_channel and kind in _CALLER_LEFT:
+        elif channel != self._ids.caller_channel:
+            return
+        elif kind == "ChannelDtmfReceived":
+            # Where the wire brings them they have come already.
+            if self._port is not None and not self._port.brings_keys:
+                self._on_key(event["digit"])
+        elif kind in _CALLER_LEFT:
             self._caller_gone = self._caller_gone or kind != "ChannelHangupRequest"
             self._report(EndReason.CALLER_HUNG_UP)
 
-    async def set_up(self) -> bool:
-        """Answers and connects the sound; False when the call was over before that. Raises AriError."""
+    async def set_up(self, port: MediaPort) -> bool:
+        """Answers and connects the sound; False when the call was over before that.
+
+        The port is the leg's from now on. Raises AriError and MediaUnavailable.
+        """
         ids, ari = self._ids, self._ari
+        self._port = port
+        port.on_event = self._on_port_event
         # All three at once; those that succeed are let finish when one fails, so that they can be taken down.
         await _all_done(
             self._answer(),
             ari.create_bridge(ids.bridge, f"call {ids.caller_channel}"),
-            ari.external_media(ids.media_channel, self._transport.external_media(ids.media)),
+            self._make_media_channel(port),
         )
         if not await self._media_is_up():
             return False
@@ -90,7 +98,8 @@ class Leg:
         try:
             await self._take_down_channels()
         finally:
-            self._port.close()
+            if self._port is not None:
+                self._port.close()
 
     async def _take_down_channels(self) -> None:
         ids, ari = self._ids, self._ari
@@ -110,6 +119,11 @@ class Leg:
     async def _answer(self) -> None:
         await self._ari.answer(self._ids.caller_channel)
         self.answered_at = time.monotonic()
+
+    async def _make_media_channel(self, port: MediaPort) -> None:
+        variables = await self._ari.external_media(self._ids.media_channel, port.external_media())
+        if not self._over.is_set():
+            await port.join(variables)
 
     async def _media_is_up(self) -> bool:
         """Waits until Asterisk has connected to the port and the media channel is in Stasis."""

@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 
 from engine.ending import EndReason
 from engine.metronome import BeatStats
-from engine.playback import PlaybackState
+from engine.playout import PlaybackState
 from engine.sessions import Session, SessionStore
 
 PREFIX = "ai_agent_"
@@ -24,6 +24,7 @@ LAG_WINDOW_S = 10.0
 
 # Seconds; dense where a caller begins to notice.
 _LATENCY_BUCKETS = (0.02, 0.04, 0.08, 0.15, 0.25, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
+_DELAY_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5)
 _REACTION_BUCKETS = (0.005, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.06, 0.1, 0.2)
 
 
@@ -35,6 +36,9 @@ class FrameCounts:
     frames_out: int = 0
     frames_dropped: int = 0
     """Frames of ours that found no live wire, or a peer that had stopped reading."""
+    frames_lost: int = 0
+    """The caller's frames that never came, or too late."""
+    frames_concealed: int = 0
     underruns: int = 0
     playback_stalls: int = 0
     late_chunks: int = 0
@@ -74,6 +78,11 @@ class EngineMetrics:
             "barge_in_reaction_seconds",
             "From hearing of the caller's speech to the agent's first silent frame.",
             _REACTION_BUCKETS,
+        )
+        self.loop_delay = self._histogram(
+            "event_loop_delay_seconds",
+            f"By how much the event loop was late, looked at every {LAG_PROBE_S} s.",
+            _DELAY_BUCKETS,
         )
         self.calls_started = Counter(f"{PREFIX}calls_started", "Calls taken.", registry=self.registry)
         self.calls_refused = Counter(f"{PREFIX}calls_refused", "Calls turned away.", ["reason"], registry=self.registry)
@@ -153,7 +162,9 @@ class LiveCollector(Collector):
 class LoopLagProbe:
     """Measures by how much the event loop is late."""
 
-    def __init__(self) -> None:
+    def __init__(self, observe: Callable[[float], None]) -> None:
+        """``observe`` is told each delay, in seconds."""
+        self._observe = observe
         self._recent: deque[float] = deque(maxlen=int(LAG_WINDOW_S / LAG_PROBE_S))
 
     @property
@@ -164,7 +175,9 @@ class LoopLagProbe:
         while True:
             due = time.monotonic() + LAG_PROBE_S
             await asyncio.sleep(LAG_PROBE_S)
-            self._recent.append(max(0.0, time.monotonic() - due))
+            delay_s = max(0.0, time.monotonic() - due)
+            self._recent.append(delay_s)
+            self._observe(delay_s)
 
 
 def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
-from transport.media import MediaPort
-
 if TYPE_CHECKING:
     from engine.call import Call
 
@@ -39,7 +37,7 @@ class Caller:
     number: str = ""
     dialled: str = ""
     variables: Mapping[str, str] | None = None
-    """The ``AI_…`` variables, where Asterisk is set up to tell them with the call's arrival."""
+    """Those that the call is to know, where Asterisk is set up to tell them with the call's arrival."""
 
 
 @dataclass(slots=True)
@@ -48,11 +46,8 @@ class Session:
 
     ids: CallIds
     caller: Caller
-    port: MediaPort
     call: Call = field(init=False)
     started_at: float = field(default_factory=time.monotonic)
-    port_claimed: bool = False
-    """Asterisk has connected to the media port; nobody else may."""
 
     @property
     def call_id(self) -> str:
@@ -64,7 +59,7 @@ class SessionStore:
     """All live calls of this process, found by any of their ids."""
 
     def __init__(self) -> None:
-        self._by_id: dict[str | UUID, Session] = {}
+        self._by_id: dict[str, Session] = {}
         self._sessions: dict[str, Session] = {}
 
     def __len__(self) -> int:
@@ -87,15 +82,7 @@ class SessionStore:
         """The call that a channel (the caller's or the media's) or a bridge belongs to."""
         return self._by_id.get(asterisk_id)
 
-    def claim_port(self, media_id: UUID) -> MediaPort | None:
-        """The port that waits for this media id, once: the second asking gets None."""
-        session = self._by_id.get(media_id)
-        if session is None or session.port_claimed:
-            return None
-        session.port_claimed = True
-        return session.port
-
     @staticmethod
-    def _keys(session: Session) -> tuple[str | UUID, ...]:
+    def _keys(session: Session) -> tuple[str, ...]:
         ids = session.ids
-        return (ids.caller_channel, ids.media_channel, ids.bridge, ids.media)
+        return (ids.caller_channel, ids.media_channel, ids.bridge)

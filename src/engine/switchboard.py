@@ -82,7 +82,7 @@ class Switchboard:
             self._spawn(self._turn_away(channel["id"]))
             return
         ids = CallIds.choose(channel["id"], self._app_name)
-        session = Session(ids, _caller(channel), self._services.transport.open_port())
+        session = Session(ids, _caller(channel))
         session.call = Call(session, terms.settings, self._services)
         self._store.add(session)
         self._metrics.calls_started.inc()

@@ -50,6 +50,7 @@ EVENT_TYPES = frozenset(
         "ChannelHangupRequest",
         "ChannelLeftBridge",
         "PlaybackFinished",
+        "PlaybackStarted",
         "StasisEnd",
         "StasisStart",
     }
@@ -97,6 +98,8 @@ class Snapshot:
     channels: list[dict[str, Any]]
     bridges: list[dict[str, Any]]
     asterisk_version: str
+    modules: frozenset[str] = frozenset()
+    """Those that run, such as ``chan_websocket.so``."""
 
 
 def _ignore(*_: object) -> None:
@@ -182,7 +185,9 @@ class AriClient:
         )
         await self._rest.load()
         info = await self._rest.call("asterisk", "getInfo", only="system")
-        return Snapshot(await self.channels(), await self.bridges(), info["system"]["version"])
+        modules = await self._rest.call("asterisk", "listModules")
+        running = frozenset(module["name"] for module in modules if module["status"] == "Running")
+        return Snapshot(await self.channels(), await self.bridges(), info["system"]["version"], running)
 
     def _enter_connected(self, snapshot: Snapshot) -> None:
         self.state = AriState.CONNECTED
@@ -249,13 +254,13 @@ class AriClient:
 
     async def external_media(
         self, channel_id: str, external: ExternalMedia, variables: Mapping[str, str] | None = None
-    ) -> None:
-        """Makes the channel that carries a call's sound to us, under an id of our choice.
+    ) -> dict[str, str]:
+        """Makes the channel that carries a call's sound, under an id of our choice; returns what it says of itself.
 
-        Asterisk has connected to ``external_host`` by the time this returns; the channel may enter a bridge
-        after its ``StasisStart``, some milliseconds later.
+        The channel may enter a bridge after its ``StasisStart``, some milliseconds later. An AudioSocket is
+        connected by the time this returns.
         """
-        await self._rest.call(
+        channel = await self._rest.call(
             "channels",
             "externalMedia",
             channelId=channel_id,
@@ -263,10 +268,13 @@ class AriClient:
             external_host=external.external_host,
             encapsulation=external.encapsulation,
             transport=external.transport,
+            connection_type=external.connection_type,
             format=external.format,
             data=external.data,
+            transport_data=external.transport_data,
             variables=dict(variables) if variables else None,
         )
+        return dict(channel.get("channelvars") or {})
 
     async def get_variables(self, channel_id: str, names: Iterable[str]) -> dict[str, str]:
         """The channel's variables of these names; one that is not set is empty."""
@@ -309,6 +317,47 @@ class AriClient:
 
     async def bridges(self) -> list[dict[str, Any]]:
         return list(await self._rest.call("bridges", "list"))
+
+    async def snoop(self, channel_id: str, snoop_id: str) -> None:
+        """Makes a channel, under an id of our choice, that gives what this channel's party says, whatever it hears.
+
+        It may enter a bridge after its ``StasisStart``, and ends with the channel.
+        """
+        await self._rest.call(
+            "channels", "snoopChannelWithId", channelId=channel_id, snoopId=snoop_id, spy="in", app=self.app
+        )
+
+    async def start_silence(self, channel_id: str) -> None:
+        """Sends the channel silence, until something is played on it; needs asking again after that."""
+        await self._rest.call("channels", "startSilence", channelId=channel_id)
+
+    async def stop_silence(self, channel_id: str) -> None:
+        await self._rest.call("channels", "stopSilence", channelId=channel_id)
+
+    async def play(self, channel_id: str, playback_id: str, media: str) -> None:
+        """Plays ``media`` (``sound:`` and an absolute path without extension), after all that plays on the channel.
+
+        Tells by ``PlaybackStarted`` and ``PlaybackFinished``, and only so, whether there was anything to play.
+        While it plays, a channel in a bridge is not heard there: ``snoop`` hears it. Asterisk does not mind an id
+        that is in use already.
+        """
+        await self._rest.call("channels", "playWithId", channelId=channel_id, playbackId=playback_id, media=[media])
+
+    async def stop_playback(self, playback_id: str) -> None:
+        """One that waits for its turn is over when that comes."""
+        await self._rest.call("playbacks", "stop", playbackId=playback_id)
+
+    async def pause_playback(self, playback_id: str) -> None:
+        """Holds a playback that has started; 409 tells that it has not."""
+        await self._control_playback(playback_id, "pause")
+
+    async def resume_playback(self, playback_id: str) -> None:
+        """Goes on with the very next sample, but Asterisk plays the first 20 ms of the file again before it."""
+        await self._control_playback(playback_id, "unpause")
+
+    async def _control_playback(self, playback_id: str, operation: str) -> None:
+        path = f"/ari/playbacks/{quote(playback_id, safe='')}/control"
+        await self._rest.request("POST", path, params={"operation": operation})
 
     async def ping(self) -> None:
         await self._rest.call("asterisk", "ping")

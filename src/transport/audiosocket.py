@@ -1,19 +1,19 @@
-"""AudioSocket: Asterisk connects to us over TCP, one connection per call, 8 kHz linear sound both ways."""
+"""AudioSocket: Asterisk connects to us over TCP, one connection per call, linear sound both ways."""
 
 from __future__ import annotations
 
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from enum import Enum, auto
-from typing import cast
+from typing import Literal, cast
 from uuid import UUID
 
 import structlog
 
-from audio.formats import FRAME_MS, SLIN_8K
+from audio.formats import FRAME_MS, SLIN_8K, SLIN_16K, SLIN_24K, AudioFormat
 from transport.audiosocket_codec import (
     AudioReceived,
     AudioSocketDecoder,
@@ -26,7 +26,7 @@ from transport.audiosocket_codec import (
     encode,
     encode_audio,
 )
-from transport.media import Closed, Connected, DtmfReceived, ExternalMedia, MediaPort, PortEvent
+from transport.media import Closed, Connected, DtmfReceived, ExternalMedia, PortEvent, Requirement
 
 log = structlog.get_logger(__name__)
 
@@ -38,10 +38,13 @@ MAX_BACKLOG_MS = 500
 PEER_TIMEOUT_MS = 10_000
 """How long the peer may leave what we sent unacknowledged before the kernel gives the connection up."""
 
-_BACKLOG_BYTES = MAX_BACKLOG_MS // FRAME_MS * len(encode_audio(SLIN_8K.silent_frame))
+_ARI_FORMATS = {SLIN_8K: "slin", SLIN_16K: "slin16", SLIN_24K: "slin24"}
+# Keys by the wire came with 22.4, other rates than 8 kHz with 22.7.
+_NARROWBAND = Requirement(("res_audiosocket.so", "chan_audiosocket.so"), (22, 4))
+_WIDEBAND = Requirement(_NARROWBAND.modules, (22, 7))
 # What the kernel holds on top; left alone it grows to minutes of sound.
 _SEND_BUFFER_BYTES = 16_384
-_MAX_FRAME_BYTES = 2 * SLIN_8K.rate_hz
+_MAX_FRAME_MS = 1000
 # asyncio allocates this much for each read, 256 KiB by default: half the cost of a frame.
 _READ_BYTES = 8192
 # What an error code means is up to the application.
@@ -78,42 +81,58 @@ def _ignore(_: object) -> None:
 class AudioSocketPort:
     """One call's ``MediaPort``: waits for Asterisk's connection, lives with it, and is not used again."""
 
-    paced_by_peer = False
+    paced_by_peer: Literal[False] = False
+    brings_keys = True
+    frames_lost = 0
+    frames_concealed = 0
 
-    def __init__(self) -> None:
-        self.format = SLIN_8K
+    def __init__(self, transport: AudioSocketTransport, media_id: UUID, audio_format: AudioFormat) -> None:
+        self.format = audio_format
         self.on_audio: Callable[[bytes], None] = _ignore
         self.on_event: Callable[[PortEvent], None] = _ignore
         self.frames_received = 0
         self.frames_sent = 0
         self.frames_dropped = 0
+        self._transport = transport
+        self._media_id = media_id
+        self._max_frame_bytes = audio_format.frame_bytes * _MAX_FRAME_MS // FRAME_MS
         self._state = _PortState.WAITING
         self._wire: asyncio.Transport
+
+    def external_media(self) -> ExternalMedia:
+        return ExternalMedia(
+            format=_ARI_FORMATS[self.format],
+            encapsulation="audiosocket",
+            transport="tcp",
+            external_host=self._transport.advertised,
+            data=str(self._media_id),
+        )
+
+    async def join(self, variables: Mapping[str, str]) -> None:
+        """Nothing to do: Asterisk connects to us."""
 
     def send(self, frame: bytes) -> None:
         """Sends one frame in one write. Asterisk plays it at once: the sender keeps the time."""
         # An empty message would make Asterisk hang up.
-        if self._state is not _PortState.LIVE or not 0 < len(frame) <= _MAX_FRAME_BYTES:
+        if self._state is not _PortState.LIVE or not 0 < len(frame) <= self._max_frame_bytes:
             self.frames_dropped += 1
             return
-        self._wire.write(encode_audio(frame))
+        self._wire.write(encode_audio(frame, self.format.rate_hz))
         self.frames_sent += 1
 
     def flush(self) -> None:
         """Nothing to drop: Asterisk plays what it is sent at once."""
 
     def close(self) -> None:
+        self._transport._expect_no_more(self._media_id)
         if self._state in (_PortState.LIVE, _PortState.STALLED):
             self._wire.abort()
         self._state = _PortState.CLOSED
 
-    def _attach(self, wire: asyncio.Transport) -> bool:
-        """Takes the connection, unless there has been one or the call has ended meanwhile."""
-        if self._state is not _PortState.WAITING:
-            return False
+    def _attach(self, wire: asyncio.Transport) -> None:
+        wire.set_write_buffer_limits(high=MAX_BACKLOG_MS // FRAME_MS * (3 + self.format.frame_bytes))
         self._wire = wire
         self._state = _PortState.LIVE
-        return True
 
     def _stall(self) -> None:
         if self._state is _PortState.LIVE:
@@ -161,7 +180,6 @@ class _Connection(asyncio.Protocol):
         # An implementation detail of asyncio's selector transports; uvloop has no such cost.
         if hasattr(self.wire, "max_size"):
             self.wire.max_size = _READ_BYTES
-        self.wire.set_write_buffer_limits(high=_BACKLOG_BYTES)
         _tune(self.wire.get_extra_info("socket"))
         self._server._welcome(self)
 
@@ -199,10 +217,10 @@ class _Connection(asyncio.Protocol):
         assert self.port is not None
         match event:
             case AudioReceived(pcm, rate_hz):
-                if rate_hz == SLIN_8K.rate_hz:
+                if rate_hz == self.port.format.rate_hz:
                     self.port._receive(pcm)
                 else:
-                    self._reject(f"sound at {rate_hz} Hz, expected {SLIN_8K.rate_hz}")
+                    self._reject(f"sound at {rate_hz} Hz, expected {self.port.format.rate_hz}")
             case DigitReceived(digit):
                 self.port.on_event(DtmfReceived(digit))
             case HangupReceived():
@@ -214,7 +232,7 @@ class _Connection(asyncio.Protocol):
 
     def _reject(self, fault: str) -> None:
         self._server._settle(self)
-        self._server.counters.protocol_errors += 1
+        self._server._counts.protocol_errors += 1
         log.warning("audiosocket_message_rejected", peer=self.peer, fault=fault)
         self.dismiss(_NOT_UNDERSTOOD)
         if self.port is not None:
@@ -229,6 +247,7 @@ class AudioSocketTransport:
     """
 
     name = "audiosocket"
+    formats = tuple(_ARI_FORMATS)
 
     def __init__(
         self,
@@ -241,13 +260,13 @@ class AudioSocketTransport:
     ) -> None:
         if advertise_host is None and _is_wildcard(host):
             raise ValueError(f"listening on {host!r} needs advertise_host: where does Asterisk reach it?")
-        self.counters = AudioSocketCounters()
+        self._counts = AudioSocketCounters()
         self._host = host
         self._port = port
         self._advertise_host = advertise_host
         self._identify_timeout_s = identify_timeout_s
         self._max_unidentified = max_unidentified
-        self._claim: Callable[[UUID], MediaPort | None]
+        self._waiting: dict[UUID, AudioSocketPort] = {}
         self._listener: asyncio.Server | None = None
         self._connections: set[_Connection] = set()
         self._unidentified: dict[_Connection, asyncio.TimerHandle] = {}
@@ -262,8 +281,21 @@ class AudioSocketTransport:
         host, port = self._listener.sockets[0].getsockname()[:2]
         return host, port
 
-    async def start(self, claim: Callable[[UUID], MediaPort | None]) -> None:
-        self._claim = claim
+    @property
+    def advertised(self) -> str:
+        """``host:port`` as Asterisk is told."""
+        host, port = self.address
+        host = self._advertise_host or host
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        return asdict(self._counts)
+
+    def requirement(self, audio_format: AudioFormat) -> Requirement:
+        return _NARROWBAND if audio_format == SLIN_8K else _WIDEBAND
+
+    async def start(self) -> None:
         self._listener = await asyncio.get_running_loop().create_server(
             lambda: _Connection(self), self._host, self._port, backlog=512, start_serving=False
         )
@@ -286,22 +318,16 @@ class AudioSocketTransport:
             await self._all_gone.wait()
         await self._listener.wait_closed()
 
-    def open_port(self) -> AudioSocketPort:
-        return AudioSocketPort()
+    def open_port(self, media_id: UUID, audio_format: AudioFormat) -> AudioSocketPort:
+        port = AudioSocketPort(self, media_id, audio_format)
+        self._waiting[media_id] = port
+        return port
 
-    def external_media(self, media_id: UUID) -> ExternalMedia:
-        host, port = self.address
-        host = self._advertise_host or host
-        return ExternalMedia(
-            external_host=f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
-            format="slin",
-            encapsulation="audiosocket",
-            transport="tcp",
-            data=str(media_id),
-        )
+    def _expect_no_more(self, media_id: UUID) -> None:
+        self._waiting.pop(media_id, None)
 
     def _welcome(self, connection: _Connection) -> None:
-        self.counters.connections += 1
+        self._counts.connections += 1
         self._connections.add(connection)
         if self._listener is None or not self._listener.is_serving():
             connection.wire.abort()
@@ -309,13 +335,13 @@ class AudioSocketTransport:
         if len(self._unidentified) >= self._max_unidentified:
             oldest = next(iter(self._unidentified))
             self._give_up(oldest)
-            self.counters.crowded_out += 1
+            self._counts.crowded_out += 1
         self._unidentified[connection] = asyncio.get_running_loop().call_later(
             self._identify_timeout_s, self._time_out, connection
         )
 
     def _time_out(self, connection: _Connection) -> None:
-        self.counters.timeouts += 1
+        self._counts.timeouts += 1
         self._give_up(connection)
 
     def _give_up(self, connection: _Connection) -> None:
@@ -331,19 +357,20 @@ class AudioSocketTransport:
 
     def _identify(self, connection: _Connection, media_id: UUID) -> None:
         self._settle(connection)
-        port = self._claim(media_id)
-        if not isinstance(port, AudioSocketPort) or not port._attach(connection.wire):
-            self.counters.refused += 1
+        port = self._waiting.pop(media_id, None)
+        if port is None:
+            self._counts.refused += 1
             log.warning("audiosocket_refused", peer=connection.peer, media_id=str(media_id))
             connection.dismiss(_NOT_EXPECTED)
             return
+        port._attach(connection.wire)
         connection.port = port
         port.on_event(Connected())
 
     def _forget(self, connection: _Connection) -> None:
         self._connections.discard(connection)
         if self._settle(connection):
-            self.counters.abandoned += 1
+            self._counts.abandoned += 1
         if not self._connections:
             self._all_gone.set()
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from audio.formats import ULAW_8K, AudioFormat
@@ -21,10 +21,11 @@ from engine.metronome import Metronome
 from engine.playback import Cushioning
 from engine.sessions import Session, SessionStore
 from engine.switchboard import Admission, Switchboard
+from engine.wires import Wires
 from providers.base import CallContext, Capabilities, ProviderError, ProviderSink, ProviderStatus, Ready
 from testkit.waiting import wait_until
 from transport.ari import AriError, AriNotFound, AriState, HangupCause, Snapshot
-from transport.media import Closed, Connected, ExternalMedia, PortEvent
+from transport.media import Closed, Connected, ExternalMedia, PortEvent, Requirement
 
 APP = "voice-engine"
 CALLER = "17.1"
@@ -46,9 +47,13 @@ Script = Callable[["ScriptedProvider", ProviderSink], Awaitable[None]]
 class Port:
     """A wire that keeps what is sent."""
 
-    paced_by_peer = False
+    paced_by_peer: Literal[False] = False
+    brings_keys = True
+    frames_lost = 0
+    frames_concealed = 0
 
-    def __init__(self) -> None:
+    def __init__(self, media_id: UUID) -> None:
+        self.media_id = media_id
         self.format: AudioFormat = ULAW_8K
         self.on_audio: Callable[[bytes], None] = lambda _: None
         self.on_event: Callable[[PortEvent], None] = lambda _: None
@@ -70,6 +75,11 @@ class Port:
 
     def flush(self) -> None: ...
 
+    def external_media(self) -> ExternalMedia:
+        return ExternalMedia("slin", "audiosocket", "tcp", "127.0.0.1:9092", data=str(self.media_id))
+
+    async def join(self, variables: Mapping[str, str]) -> None: ...
+
     def hear(self, frame: bytes) -> None:
         """The caller's sound arrives."""
         self.frames_received += 1
@@ -85,24 +95,30 @@ class Port:
         self.closed = True
 
 
-class Wires:
+class FakeTransport:
     """The ``MediaTransport``."""
 
     name = "wires"
+    formats = (ULAW_8K,)
+    counters: Mapping[str, int] = {}
 
     def __init__(self) -> None:
         self.ports: list[Port] = []
 
-    async def start(self, claim: object) -> None: ...
+    async def start(self) -> None: ...
 
     async def close(self) -> None: ...
 
-    def open_port(self) -> Port:
-        self.ports.append(Port())
+    def requirement(self, audio_format: AudioFormat) -> Requirement:
+        return Requirement()
+
+    def open_port(self, media_id: UUID, audio_format: AudioFormat) -> Port:
+        self.ports.append(Port(media_id))
         return self.ports[-1]
 
-    def external_media(self, media_id: UUID) -> ExternalMedia:
-        return ExternalMedia("127.0.0.1:9092", "slin", "audiosocket", "tcp", str(media_id))
+    def claim(self, media_id: UUID) -> Port | None:
+        """Asterisk connects; the call may be over by then."""
+        return next((port for port in self.ports if port.media_id == media_id and not port.closed), None)
 
 
 class Pbx:
@@ -202,16 +218,17 @@ class Pbx:
         self.bridged[bridge_id] = []
         await self._answered(number)
 
-    async def external_media(self, channel_id: str, external: ExternalMedia) -> None:
+    async def external_media(self, channel_id: str, external: ExternalMedia) -> dict[str, str]:
         number = await self._asked("external_media")
         channel = self._channel(channel_id)
-        port = self.claim(UUID(external.data))
+        port = self.claim(UUID(str(external.data)))
         if port is not None:
             self.ports[channel_id] = port
             port.on_event(Connected())
         if self.media_comes_up:
             asyncio.get_running_loop().call_soon(self.tell, "StasisStart", channel)
         await self._answered(number)
+        return {}
 
     async def add_to_bridge(self, bridge_id: str, *channel_ids: str) -> None:
         number = await self._asked("add_to_bridge")
@@ -331,24 +348,24 @@ class Line:
         self.settings = replace(SETTINGS, **settings)
         self.max_calls = max_calls
         self.pbx = Pbx()
-        self.wires = Wires()
+        self.transport = FakeTransport()
         self.store = SessionStore()
         self.metrics = EngineMetrics()
         self.metronome = Metronome()
         self.factory = ScriptedFactory(script=script)
         self.other = ScriptedFactory("other")
         self.catalogue = ProviderCatalogue((self.factory, self.other))
-        conversation = ConversationServices(self.catalogue, self.metronome, self.metrics, CLIPS)
+        conversation = ConversationServices(self.catalogue, self.metronome, self.metrics, lambda _: CLIPS)
         self.switchboard = Switchboard(
             self.store,
             self.pbx,  # type: ignore[arg-type]
-            CallServices(self.pbx, self.wires, conversation),  # type: ignore[arg-type]
+            CallServices(self.pbx, Wires((self.transport,), "wires", "auto"), conversation),  # type: ignore[arg-type]
             self.metrics,
             app_name=APP,
             admission=lambda: Admission(self.settings, self.max_calls),
         )
         self.pbx.on_event = self.switchboard.on_event
-        self.pbx.claim = self.store.claim_port
+        self.pbx.claim = self.transport.claim
 
     @property
     def session(self) -> Session:
@@ -357,7 +374,7 @@ class Line:
 
     @property
     def port(self) -> Port:
-        return self.wires.ports[-1]
+        return self.transport.ports[-1]
 
     @property
     def provider(self) -> ScriptedProvider:
@@ -380,7 +397,7 @@ class Line:
         """Waits until nothing is left of any call."""
         await self.until(lambda: not len(self.store) and not self.switchboard._tasks, "the end of every call")
         assert self.pbx.ours == []
-        assert all(port.closed for port in self.wires.ports)
+        assert all(port.closed for port in self.transport.ports)
         assert not any(provider.running for provider in self.factory.providers)
         assert not any(phase.members or phase._timer for phase in self.metronome._phases)
 

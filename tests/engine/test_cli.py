@@ -16,20 +16,22 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from engine.cli import app
-from engine.config import Config, Credentials, parse_config
+from engine.config import Config, parse_config
+from engine.credentials import Credentials
 
 SECRETS = {
     "ASTERISK_ARI_USERNAME": "engine",
     "ASTERISK_ARI_PASSWORD": "correct horse",
     "OPENAI_API_KEY": "sk-battery-staple",
 }
+NOT_SET = ("DEEPGRAM_API_KEY", "ASTERISK_MEDIA_USERNAME", "ASTERISK_MEDIA_PASSWORD")
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working directory, with no credential in the environment."""
     monkeypatch.chdir(tmp_path)
-    for variable in (*SECRETS, "DEEPGRAM_API_KEY"):
+    for variable in (*SECRETS, *NOT_SET):
         monkeypatch.delenv(variable, raising=False)
     (tmp_path / "config").mkdir()
     (tmp_path / "config" / "ai-agent.yaml").write_text("default_provider: openai_realtime\n")
@@ -105,7 +107,7 @@ def test_credentials_are_shown_as_set_or_not_and_never_as_they_are(folder: Path)
     answer = json.loads(voice_engine("config", "show", "--json").stdout)
     assert "# OPENAI_API_KEY: set\n" in text
     assert "# DEEPGRAM_API_KEY: not set\n" in text
-    assert answer["credentials"] == {**dict.fromkeys(SECRETS, True), "DEEPGRAM_API_KEY": False}
+    assert answer["credentials"] == {**dict.fromkeys(SECRETS, True), **dict.fromkeys(NOT_SET, False)}
     assert not any(secret in text + json.dumps(answer) for secret in ("correct horse", "battery"))
 
 

@@ -27,7 +27,7 @@ from engine.conversation_events import (
 )
 from engine.coordinator import CALLER_SPEECH_LIMIT_S, ConversationCoordinator, ConversationRules, Turn
 from engine.ending import EndReason
-from engine.playback import PlayoutDrained, PlayoutFinished, PlayoutStarted
+from engine.playout import PlayoutDrained, PlayoutFinished, PlayoutStarted
 from providers.base import (
     CallerSpeechDismissed,
     CallerSpeechStarted,

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audio.formats import SLIN_8K, ULAW_8K, AudioFormat
-from engine.playback import (
+from engine.playback import Cushioning, StreamingPlaybackManager
+from engine.playout import (
     AgentSilenced,
-    Cushioning,
     Cut,
     PlaybackState,
     PlayoutDrained,
@@ -19,7 +19,6 @@ from engine.playback import (
     PlayoutFinished,
     PlayoutStalled,
     PlayoutStarted,
-    StreamingPlaybackManager,
 )
 
 FRAME = ULAW_8K.frame_bytes

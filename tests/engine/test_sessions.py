@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from engine.sessions import Caller, CallIds, Session, SessionStore
-from transport.audiosocket import AudioSocketPort
 
 
 def session(caller: str = "17.1") -> Session:
-    return Session(CallIds.choose(caller, "voice-engine"), Caller(), AudioSocketPort())
+    return Session(CallIds.choose(caller, "voice-engine"), Caller())
 
 
 def test_a_call_is_found_by_any_of_its_ids_until_it_leaves() -> None:
@@ -21,15 +20,6 @@ def test_a_call_is_found_by_any_of_its_ids_until_it_leaves() -> None:
     store.remove(call)
     assert store.find(ids.media_channel) is None
     assert len(store) == 0
-    assert store.claim_port(ids.media) is None
-
-
-def test_a_port_is_claimed_once() -> None:
-    store, call = SessionStore(), session()
-    store.add(call)
-    assert store.claim_port(call.ids.media) is call.port
-    assert store.claim_port(call.ids.media) is None
-    assert store.claim_port(uuid4()) is None
 
 
 def test_ids_carry_the_engines_name_and_never_repeat() -> None:

@@ -8,6 +8,7 @@ import struct
 from collections.abc import Awaitable, Callable
 from uuid import UUID, uuid4
 
+from audio.formats import SLIN_8K, AudioFormat
 from testkit.waiting import wait_until
 from transport.audiosocket import AudioSocketPort, AudioSocketTransport
 from transport.audiosocket_codec import (
@@ -27,22 +28,16 @@ class Listener:
 
     def __init__(self, transport: AudioSocketTransport) -> None:
         self.transport = transport
-        self.waiting: dict[UUID, AudioSocketPort] = {}
         self.peers: list[Peer] = []
 
     @property
     def counters(self) -> dict[str, int]:
         """Those that are not zero."""
-        counters = self.transport.counters
-        return {name: count for name in counters.__slots__ if (count := getattr(counters, name))}
+        return {name: count for name, count in self.transport.counters.items() if count}
 
-    def claim(self, media_id: UUID) -> AudioSocketPort | None:
-        return self.waiting.pop(media_id, None)
-
-    def expect_call(self) -> Call:
-        call = Call(uuid4(), self.transport.open_port())
-        self.waiting[call.media_id] = call.port
-        return call
+    def expect_call(self, audio_format: AudioFormat = SLIN_8K) -> Call:
+        media_id = uuid4()
+        return Call(media_id, self.transport.open_port(media_id, audio_format))
 
     async def connect(self, hello: bytes = b"") -> Peer:
         reader, writer = await asyncio.open_connection(*self.transport.address)
@@ -51,8 +46,8 @@ class Listener:
         writer.write(hello)
         return peer
 
-    async def live_call(self) -> tuple[Call, Peer]:
-        call = self.expect_call()
+    async def live_call(self, audio_format: AudioFormat = SLIN_8K) -> tuple[Call, Peer]:
+        call = self.expect_call(audio_format)
         peer = await self.connect(encode(Identified(call.media_id)))
         await wait_until(lambda: call.events == [Connected()])
         return call, peer

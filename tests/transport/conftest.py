@@ -79,7 +79,7 @@ async def listen() -> AsyncIterator[Open]:
 
     async def open_listener(**options: object) -> Listener:
         listener = Listener(AudioSocketTransport(**options))  # type: ignore[arg-type]
-        await listener.transport.start(listener.claim)
+        await listener.transport.start()
         listeners.append(listener)
         return listener
 

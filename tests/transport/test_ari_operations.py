@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import psutil
 import pytest
@@ -28,7 +28,7 @@ from transport.ari import (
     HangupCause,
 )
 from transport.audiosocket import AudioSocketTransport
-from transport.media import Closed, Connected, ExternalMedia, PortEvent
+from transport.media import Closed, Connected, PortEvent
 
 pytestmark = pytest.mark.asterisk
 
@@ -145,18 +145,18 @@ async def test_thousands_of_operations_leave_nothing_behind(engine: Recorder) ->
 
 async def test_sound_goes_through_a_bridge_and_back(engine: Recorder) -> None:
     media = AudioSocketTransport()
-    media_id, port = uuid4(), media.open_port()
-    waiting: dict[UUID, Any] = {media_id: port}
+    media_id = uuid4()
+    port = media.open_port(media_id, SLIN_8K)
     heard: list[bytes] = []
     happened: list[PortEvent] = []
     port.on_audio, port.on_event = heard.append, happened.append
-    await media.start(lambda wanted: waiting.pop(wanted, None))
+    await media.start()
     try:
         caller = await engine.originate(formats="ulaw")
         await engine.client.create_bridge("call-bridge", "call")
         await engine.client.add_to_bridge("call-bridge", caller)
         channel_id = f"media-{media_id}"
-        await engine.client.external_media(channel_id, media.external_media(media_id), {"OUR": "variable"})
+        await engine.client.external_media(channel_id, port.external_media(), {"OUR": "variable"})
         await engine.event("StasisStart", channel_id)
         await wait_until(lambda: happened == [Connected()])
         assert await engine.client.get_variables(channel_id, ["OUR"]) == {"OUR": "variable"}
@@ -181,13 +181,15 @@ async def test_sound_goes_through_a_bridge_and_back(engine: Recorder) -> None:
 
 async def test_external_media_that_nobody_expects_or_answers(engine: Recorder) -> None:
     media = AudioSocketTransport()
-    await media.start(lambda _: None)
+    await media.start()
+    port = media.open_port(uuid4(), SLIN_8K)
+    external = port.external_media()
+    port.close()
     # Asterisk connects before it is refused, so the channel exists for a moment.
-    await engine.client.external_media("refused", media.external_media(uuid4()))
+    await engine.client.external_media("refused", external)
     await engine.event("ChannelDestroyed", "refused")
-    assert media.counters.refused == 1
-    nobody = media.external_media(uuid4()).external_host
+    assert media.counters["refused"] == 1
     await media.close()
     with pytest.raises(AriError) as caught:
-        await engine.client.external_media("nobody", ExternalMedia(nobody, "slin", "audiosocket", "tcp", str(uuid4())))
+        await engine.client.external_media("nobody", external)
     assert caught.value.status == 500

@@ -8,6 +8,7 @@ from uuid import uuid4
 import pytest
 from audiosocket_support import FRAME, NOT_UNDERSTOOD, REFUSED, Listener, Open
 
+from audio.formats import SLIN_8K, SLIN_16K, SLIN_24K, AudioFormat
 from testkit.waiting import wait_until
 from transport.audiosocket import AudioSocketTransport
 from transport.audiosocket_codec import (
@@ -104,14 +105,6 @@ async def test_a_uuid_is_accepted_once(listener: Listener) -> None:
     assert listener.counters == {"connections": 2, "refused": 1}
 
 
-async def test_a_port_that_is_handed_out_again_keeps_its_connection(listener: Listener) -> None:
-    call, first = await listener.live_call()
-    listener.waiting[call.media_id] = call.port
-    assert await (await listener.connect(call.hello)).rest() == REFUSED
-    call.port.send(FRAME)
-    assert await first.reader.readexactly(323) == encode_audio(FRAME)
-
-
 async def test_a_call_that_ended_before_asterisk_connected_is_refused(listener: Listener) -> None:
     call = listener.expect_call()
     call.port.close()
@@ -185,23 +178,42 @@ async def test_silent_connections_cannot_crowd_out_a_call(listen: Open) -> None:
 
 async def test_external_media_names_our_address_and_the_call(listener: Listener) -> None:
     media_id = uuid4()
-    external = listener.transport.external_media(media_id)
+    external = listener.transport.open_port(media_id, SLIN_8K).external_media()
     host, port = listener.transport.address
     assert external.external_host == f"{host}:{port}" == f"127.0.0.1:{port}"
     assert (external.format, external.encapsulation, external.transport) == ("slin", "audiosocket", "tcp")
     assert external.data == str(media_id)
 
 
+@pytest.mark.parametrize(("audio_format", "name"), [(SLIN_16K, "slin16"), (SLIN_24K, "slin24")])
+async def test_wideband_sound_goes_both_ways(listener: Listener, audio_format: AudioFormat, name: str) -> None:
+    frame = bytes(range(1, 161)) * (audio_format.frame_bytes // 160)
+    call, peer = await listener.live_call(audio_format)
+    assert call.port.external_media().format == name
+    call.port.send(frame)
+    message = encode_audio(frame, audio_format.rate_hz)
+    assert await peer.reader.readexactly(len(message)) == message
+    peer.send(message)
+    await wait_until(lambda: call.heard == [frame])
+
+
+async def test_sound_at_another_rate_than_agreed_ends_the_call(listener: Listener) -> None:
+    call, peer = await listener.live_call(SLIN_16K)
+    peer.send(encode_audio(FRAME, 8000))
+    assert await call.ended() == "protocol error: sound at 8000 Hz, expected 16000"
+    assert await peer.rest() == NOT_UNDERSTOOD
+
+
 async def test_the_advertised_host_is_named_instead(listen: Open) -> None:
     listener = await listen(host="0.0.0.0", advertise_host="engine.lan")
     port = listener.transport.address[1]
-    assert listener.transport.external_media(uuid4()).external_host == f"engine.lan:{port}"
+    assert listener.transport.advertised == f"engine.lan:{port}"
 
 
 async def test_an_ipv6_address_is_bracketed(listen: Open) -> None:
     listener = await listen(advertise_host="fd00::7")
     port = listener.transport.address[1]
-    assert listener.transport.external_media(uuid4()).external_host == f"[fd00::7]:{port}"
+    assert listener.transport.advertised == f"[fd00::7]:{port}"
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", ""])
@@ -212,4 +224,4 @@ def test_a_wildcard_needs_an_advertised_host(host: str) -> None:
 
 async def test_a_port_in_use_is_an_error_at_start(listener: Listener) -> None:
     with pytest.raises(OSError):
-        await AudioSocketTransport(*listener.transport.address).start(lambda _: None)
+        await AudioSocketTransport(*listener.transport.address).start()

@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from engine.config import Credentials, read_environment
+from engine.credentials import Credentials, read_environment
 
 FAILED = 1
 MISCONFIGURED = 2

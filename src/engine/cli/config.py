@@ -18,7 +18,8 @@ from engine.cli.common import (
     credentials_from,
     fail,
 )
-from engine.config import VARIABLES, ConfigError, load_config, missing_credentials
+from engine.config import ConfigError, load_config
+from engine.credentials import VARIABLES, missing_credentials
 
 config_commands = typer.Typer(help="Check and show the configuration.", no_args_is_help=True)
 
@@ -33,7 +34,7 @@ def validate(config: ConfigOption = DEFAULT_CONFIG, env: EnvOption = DEFAULT_ENV
     warnings: list[str] = []
     try:
         settings = load_config(config)
-        warnings = missing_credentials(settings, credentials_from(env))
+        warnings = missing_credentials(settings.default_provider, credentials_from(env))
     except ConfigError as error:
         errors = error.problems
     if as_json:

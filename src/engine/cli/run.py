@@ -13,7 +13,8 @@ from engine.cli.common import (
     credentials_from,
     fail,
 )
-from engine.config import ConfigError, load_config, missing_credentials
+from engine.config import ConfigError, load_config
+from engine.credentials import missing_credentials
 
 
 def run(config: ConfigOption = DEFAULT_CONFIG, env: EnvOption = DEFAULT_ENV) -> None:
@@ -23,7 +24,7 @@ def run(config: ConfigOption = DEFAULT_CONFIG, env: EnvOption = DEFAULT_ENV) -> 
         credentials = credentials_from(env)
     except ConfigError as error:
         fail(MISCONFIGURED, *error.problems)
-    missing = missing_credentials(settings, credentials)
+    missing = missing_credentials(settings.default_provider, credentials)
     if missing:
         fail(MISCONFIGURED, *missing)
     logs.configure(settings.logging.level, settings.logging.format, credentials.revealed())

@@ -1,0 +1,196 @@
+"""Playback where the peer keeps the time: audio is handed over as it comes, and marks say what was heard."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from engine.cushion import Cushioning
+from engine.far_queue import MARK_EVERY_FRAMES, FarQueue, Run
+from engine.playback_core import PlaybackCore
+from engine.playout import Cut, PlaybackState, PlayoutEvent, PlayoutStarted
+from engine.speech_queue import Piece
+from transport.media import PeerPacedPort
+
+AHEAD_FRAMES = 250
+"""The most speech that is handed over before it is due. Asterisk calls a halt at 900 frames and drops at 1000; five
+seconds outlast any stall of ours, and what is held back here costs no flush."""
+REFILL_FRAMES = 200
+"""Below this more is handed over, so that a long reply goes in helpings of a second, not in single frames."""
+ENDING_FRAMES = 5
+"""When so little is left of all speech, its end is handed over; until then the next item can join without a gap."""
+DRY_FRAMES = 2
+"""When so little is left of an item that is to go on, the peer is asked to say when that has left."""
+TAIL_FRAMES = 2
+"""Silence right behind the last speech. The mark before it arrives as the first of the two leaves, which gives us
+20 to 40 ms to send more without a hole; it is also all the silence that the next item can find in its way."""
+SILENCE_FRAMES = 50
+"""Silence is handed over by the second: it is flushed when there is something to say."""
+SILENCE_LOW_FRAMES = 25
+"""The least of it that is kept there: how long we may stall before the stream stops."""
+
+
+class BulkPlaybackManager(PlaybackCore):
+    """The ``Playback`` over a wire whose peer queues and paces.
+
+    The peer sends nothing when its queue is empty, so silence is kept in it while nobody speaks, and flushed out of
+    the way of speech; a tick has nothing to do as a rule. While the peer is held by ``pause`` in the middle of
+    speech, it sends nothing at all: bearable for the second that a suspicion lasts, no way to put a call on hold.
+
+    An item is started when its first frame leaves, and finished when its last frame has been played out: one
+    frame later than where we keep the time.
+    """
+
+    def __init__(
+        self,
+        port: PeerPacedPort,
+        on_event: Callable[[PlayoutEvent], None],
+        *,
+        cushioning: Cushioning,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(port.format, on_event, cushioning, clock)
+        self._port = port
+        self._frame_bytes = port.format.frame_bytes
+        self._far = FarQueue(port, self.ledger, clock)
+        self._live = False
+        """From ``start`` to ``close``: what is sent is heard."""
+        port.on_mark = self._on_mark
+
+    def start(self) -> None:
+        self._live = True
+        self._send_on()
+
+    def enqueue(self, item_id: str, chunk: bytes) -> None:
+        super().enqueue(item_id, chunk)
+        self._send_speech()
+
+    def complete(self, item_id: str) -> None:
+        super().complete(item_id)
+        self._send_on()
+
+    def complete_all(self) -> None:
+        super().complete_all()
+        self._send_on()
+
+    def pause(self) -> None:
+        self._far.settle()
+        if self._far.speech_remaining and not self._far.held:
+            self._silencing_since = self._clock()
+            self._far.hold()
+        self.state = PlaybackState.PAUSED
+
+    def resume(self) -> None:
+        if self.state is not PlaybackState.PAUSED:
+            return
+        self._silencing_since = None
+        if self._speech.playable or not self._far.silent:
+            self.state = PlaybackState.PLAYING
+            self._send_on()
+            self._far.release()
+        elif self._speech.open:
+            self._enter(PlaybackState.STARVED)
+        else:
+            self.state = PlaybackState.IDLE
+
+    def cut(self) -> list[Cut]:
+        self._far.settle()
+        unheard = self._far.speech_remaining
+        self.stats.flushed_frames += unheard + self._speech.size // self._frame_bytes
+        if not self._far.silent:
+            if unheard and self.state is PlaybackState.PLAYING:
+                self._silencing_since = self._clock()
+            self._far.flush()
+        cuts = self._drop_speech()
+        self._send_on()
+        return cuts
+
+    def close(self) -> None:
+        self._live = False
+
+    def tick(self) -> None:
+        """Sends what is due, if anything is."""
+        if not self._live:
+            return
+        if self._waiting:
+            self._wait()
+        self._send_on()
+        if self.state is PlaybackState.PAUSED:
+            self._report_silenced()
+
+    def _on_mark(self, number: int) -> None:
+        if not self._live or not self._far.reported(number):
+            return
+        if self._far.silent:
+            self._far.release()
+        self._close_items()
+        for item in self._far.leaving():
+            if not item.begun:
+                item.begun = True
+                self._on_event(PlayoutStarted(item.item_id))
+        if self.state is PlaybackState.PLAYING:
+            if self._far.silent and not self._speech.playable:
+                self._enter(PlaybackState.STARVED)
+        elif self.state is not PlaybackState.PAUSED:
+            self._report_silenced()
+        self._send_on()
+
+    def _send_on(self) -> None:
+        """Sends whatever is due now: speech, the end of it, or silence."""
+        self._far.settle()
+        if self.state is PlaybackState.PLAYING:
+            self._send_speech()
+            self._send_end()
+        else:
+            self._send_silence()
+
+    def _send_speech(self) -> None:
+        """Hands over what is whole."""
+        far, speech = self._far, self._speech
+        if self.state is PlaybackState.PLAYING and far.speech_remaining < REFILL_FRAMES:
+            while speech.size >= self._frame_bytes and far.speech_remaining < AHEAD_FRAMES and self._writable:
+                self._send_pieces(speech.take(MARK_EVERY_FRAMES))
+
+    def _send_end(self) -> None:
+        """Hands over the last frame and its tail of silence, or has the peer say that it ran dry."""
+        far, speech = self._far, self._speech
+        if speech.size >= self._frame_bytes or far.speech_remaining > ENDING_FRAMES or not self._writable:
+            return
+        if speech.playable:
+            self._send_pieces(speech.take(1))
+        if speech.ended:
+            self._send_tail()
+        elif far.speech_remaining <= DRY_FRAMES:
+            far.mark()
+
+    def _send_silence(self) -> None:
+        far = self._far
+        if far.held or not self._writable:
+            return
+        if not far.silent:
+            self._send_tail()
+        elif far.remaining <= SILENCE_LOW_FRAMES:
+            self._send_silent_frames(SILENCE_FRAMES)
+
+    def _send_tail(self) -> None:
+        """More than this only when the peer says that all speech has left: only then may it be flushed."""
+        if self._far.ends_in_speech:
+            self._send_silent_frames(TAIL_FRAMES)
+
+    def _send_pieces(self, pieces: list[Piece]) -> None:
+        if self._far.silent:
+            self._far.flush()
+        frames = pieces[0][1] if len(pieces) == 1 else b"".join(piece for _, piece in pieces)
+        runs: list[Run] = [(item, self._wire.samples(len(piece))) for item, piece in pieces]
+        missing = self._wire.samples(-len(frames) % self._frame_bytes)
+        if missing:
+            frames += self._wire.silence(missing)
+            runs.append((None, missing))
+        self._far.send(frames, runs)
+
+    def _send_silent_frames(self, count: int) -> None:
+        self._far.send(count * self._wire.silent_frame, [(None, count * self._wire.frame_samples)])
+
+    @property
+    def _writable(self) -> bool:
+        return self._live and self._port.writable
