@@ -27,16 +27,35 @@ class AsteriskFailedError(Exception):
 
 
 class AsteriskInstance:
-    """``with AsteriskInstance() as asterisk``: started, and stopped in any case."""
+    """``with AsteriskInstance() as asterisk``: started, and stopped in any case.
 
-    def __init__(self, *, app_name: str = "voice-engine", password: str = "a-password-of-tests") -> None:
+    With a ``certificate`` (a PEM file with its key, for localhost) it also speaks HTTPS, and has a client
+    "voice-engine-tls" that trusts in it.
+    """
+
+    def __init__(
+        self,
+        *,
+        app_name: str = "voice-engine",
+        password: str = "a-password-of-tests",
+        certificate: Path | None = None,
+    ) -> None:
         self.app_name = app_name
         self.username = "tests"
         self.password = password
         self.home = Path(tempfile.mkdtemp(prefix="asterisk-"))
         self.ari_port = _free_port(socket.SOCK_STREAM)
+        self.media_username = "asterisk"
+        self.media_password = "another-password; of tests"
+        self.media_ws_port = _free_port(socket.SOCK_STREAM)
+        """Where its websocket client "voice-engine" connects to."""
+        self.media_wss_port = _free_port(socket.SOCK_STREAM)
+        """Where "voice-engine-tls" does."""
+        self.https_port = _free_port(socket.SOCK_STREAM)
         self.sip_port = _free_port(socket.SOCK_DGRAM)
         self.rtp_ports = _free_range()
+        if certificate is not None:
+            self._add_tls(certificate)
 
     def start(self) -> None:
         self._run("start", timeout_s=START_LIMIT_S)
@@ -44,10 +63,14 @@ class AsteriskInstance:
     def stop(self) -> None:
         self._run("stop")
 
+    @property
+    def pid(self) -> int:
+        state = (self.home / "instance.env").read_text()
+        return int(state.partition("PID=")[2].split()[0])
+
     def kill(self) -> None:
         """Ends the process at once, as a crash would; ``start`` brings it back on the same ports."""
-        state = (self.home / "instance.env").read_text()
-        pid = int(state.partition("PID=")[2].split()[0])
+        pid = self.pid
         os.kill(pid, signal.SIGKILL)
         deadline = time.monotonic() + KILL_LIMIT_S
         while _is_running(pid):
@@ -91,16 +114,34 @@ class AsteriskInstance:
         finally:
             shutil.rmtree(self.home, ignore_errors=True)
 
+    def _add_tls(self, certificate: Path) -> None:
+        local = self.home / "local"
+        local.mkdir()
+        (local / "http.conf").write_text(
+            f"tlsenable = yes\ntlsbindaddr = 127.0.0.1:{self.https_port}\n"
+            f"tlscertfile = {certificate}\ntlsprivatekey = {certificate}\n"
+        )
+        password = self.media_password.replace(";", "\\;")
+        (local / "websocket_client.conf").write_text(
+            f"[voice-engine-tls]\ntype = websocket_client\nuri = wss://localhost:{self.media_wss_port}/media\n"
+            f"protocols = media\nconnection_type = per_call_config\n"
+            f"username = {self.media_username}\npassword = {password}\n"
+            f"tls_enabled = yes\nca_list_file = {certificate}\n"
+        )
+
     def _run(self, *arguments: str, timeout_s: float = 60) -> str:
         environment = {
             "ASTERISK_HOME": str(self.home),
             "ARI_APP": self.app_name,
             "ARI_PORT": str(self.ari_port),
+            "MEDIA_WS_PORT": str(self.media_ws_port),
             "SIP_PORT": str(self.sip_port),
             "RTP_PORT_START": str(self.rtp_ports[0]),
             "RTP_PORT_END": str(self.rtp_ports[1]),
             "ASTERISK_ARI_USERNAME": self.username,
             "ASTERISK_ARI_PASSWORD": self.password,
+            "ASTERISK_MEDIA_USERNAME": self.media_username,
+            "ASTERISK_MEDIA_PASSWORD": self.media_password,
         }
         result = subprocess.run(
             [SCRIPT, *arguments],

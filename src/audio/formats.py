@@ -51,6 +51,10 @@ class AudioFormat:
     def silence(self, samples: int) -> bytes:
         return _SILENCE[self.encoding] * samples
 
+    def size_bytes(self, duration_ms: int) -> int:
+        """Of sound that lasts ``duration_ms``, in whole samples."""
+        return self.rate_hz * duration_ms // 1000 * self.bytes_per_sample
+
     def samples(self, size_bytes: int) -> int:
         """Whole samples in ``size_bytes`` bytes."""
         return size_bytes // self.bytes_per_sample

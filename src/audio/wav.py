@@ -7,7 +7,7 @@ from os import PathLike, fspath
 from typing import BinaryIO
 
 from audio._audioop import audioop
-from audio.convert import converter
+from audio.convert import convert
 from audio.formats import AudioFormat, Encoding
 
 WavFile = str | PathLike[str] | BinaryIO
@@ -70,7 +70,7 @@ def write_stereo_wav(file: WavFile, left: bytes, right: bytes, audio_format: Aud
 
 
 def _slin(audio: bytes, audio_format: AudioFormat) -> bytes:
-    slin = converter(audio_format, AudioFormat(Encoding.SLIN, audio_format.rate_hz))(audio)
+    slin = convert(audio, audio_format, AudioFormat(Encoding.SLIN, audio_format.rate_hz))
     return slin[: len(slin) - len(slin) % 2]
 
 

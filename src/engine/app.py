@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
+import ssl
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -23,9 +24,10 @@ from engine.config import Config, ConfigError, load_config
 from engine.conversation import ConversationServices, ConversationSettings
 from engine.coordinator import ConversationRules
 from engine.credentials import Credentials, missing_for_provider
+from engine.cushion import Cushioning
 from engine.metrics import EngineMetrics, LiveCollector, LoopLagProbe
 from engine.metronome import Metronome
-from engine.playback import Cushioning
+from engine.playback_files import PlaybackFiles
 from engine.sessions import SessionStore
 from engine.switchboard import Admission, Switchboard
 from engine.web import Json, ReloadRefusedError, WebHooks, WebServer
@@ -36,6 +38,9 @@ from providers.openai_realtime import OpenAIRealtimeFactory
 from transport.ari import AriClient, AriState, Snapshot
 from transport.audiosocket import AudioSocketTransport
 from transport.media import MediaTransport
+from transport.rtp import RtpTransport
+from transport.websocket_client import WebSocketClientTransport
+from transport.websocket_server import WebSocketServerTransport
 
 log = structlog.get_logger(__name__)
 
@@ -76,7 +81,11 @@ class Engine:
         self._metrics = EngineMetrics()
         self._metronome = Metronome()
         self._lag = LoopLagProbe(self._metrics.loop_delay.observe)
-        self._wires = Wires(_transports(config), config.audio_transport, config.audio_format)
+        try:
+            self._wires = Wires(_transports(config, credentials), config.audio_transport, config.audio_format)
+            self._files = PlaybackFiles(config.playback_dir, prefix=config.asterisk.app_name)
+        except (ValueError, OSError) as error:
+            raise StartupError(str(error)) from error
         self._ari = AriClient(
             config.asterisk.host,
             config.asterisk.port,
@@ -99,7 +108,7 @@ class Engine:
         self._switchboard = Switchboard(
             self._store,
             self._ari,
-            CallServices(self._ari, self._wires, conversation),
+            CallServices(self._ari, self._wires, self._files, conversation),
             self._metrics,
             app_name=config.asterisk.app_name,
             admission=lambda: Admission(_settings(self._config), self._config.limits.max_calls),
@@ -145,6 +154,10 @@ class Engine:
             await self._web.start()
         except OSError as error:
             raise StartupError(f"cannot listen: {error.strerror or error}") from error
+        try:
+            self._files.prepare()
+        except OSError as error:
+            raise StartupError(f"playback_dir {self._config.playback_dir}: {error.strerror or error}") from error
         try:
             await self._catalogue.started(self._config.default_provider)
         except ProviderError as error:
@@ -259,6 +272,7 @@ def _settings(config: Config) -> ConversationSettings:
         provider=config.default_provider,
         greeting=config.llm.initial_greeting,
         prompt=config.llm.prompt,
+        as_files=config.downstream_mode == "file",
         rules=ConversationRules(
             barge_in=barge_in.enabled,
             post_tts_end_protection_ms=barge_in.post_tts_end_protection_ms,
@@ -281,10 +295,42 @@ def _settings(config: Config) -> ConversationSettings:
     )
 
 
-def _transports(config: Config) -> Iterator[MediaTransport]:
-    """Every kind of wire; a new one is a line here."""
-    audiosocket = config.audiosocket
+def _transports(config: Config, credentials: Credentials) -> Iterator[MediaTransport]:
+    """Every kind of wire; a new one is a line here. Raises ValueError or OSError for settings that cannot be used."""
+    audiosocket, rtp = config.audiosocket, config.externalmedia
     yield AudioSocketTransport(audiosocket.host, audiosocket.port, advertise_host=audiosocket.advertise_host)
+    yield RtpTransport(
+        rtp.host,
+        rtp.port_range,
+        advertise_host=rtp.advertise_host,
+        asterisk_host=config.asterisk.host,
+        allowed_hosts=rtp.allowed_hosts,
+    )
+    yield _websocket_transport(config, credentials)
+
+
+def _websocket_transport(config: Config, credentials: Credentials) -> MediaTransport:
+    settings = config.websocket
+    if settings.connected_by == "engine":
+        trusted = None if settings.ca_file is None else ssl.create_default_context(cafile=settings.ca_file)
+        nearby = f"ws://{_in_url(config.asterisk.host)}:{config.asterisk.port}"
+        return WebSocketClientTransport(settings.asterisk_url or nearby, tls=trusted)
+    tls = None
+    if settings.certificate_file is not None:
+        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        tls.load_cert_chain(settings.certificate_file)
+    return WebSocketServerTransport(
+        settings.client,
+        settings.host,
+        settings.port,
+        username=_secret(credentials.media_username),
+        password=_secret(credentials.media_password),
+        tls=tls,
+    )
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def _transport_counters(wires: Wires) -> Mapping[str, Callable[[], int]]:

@@ -9,7 +9,6 @@ from engine.cushion import Cushioning
 from engine.far_queue import MARK_EVERY_FRAMES, FarQueue, Run
 from engine.playback_core import PlaybackCore
 from engine.playout import Cut, PlaybackState, PlayoutEvent, PlayoutStarted
-from engine.speech_queue import Piece
 from transport.media import PeerPacedPort
 
 AHEAD_FRAMES = 250
@@ -148,24 +147,24 @@ class BulkPlaybackManager(PlaybackCore):
         """Hands over what is whole."""
         far, speech = self._far, self._speech
         if self.state is PlaybackState.PLAYING and far.speech_remaining < REFILL_FRAMES:
-            while speech.size >= self._frame_bytes and far.speech_remaining < AHEAD_FRAMES and self._writable:
-                self._send_pieces(speech.take(MARK_EVERY_FRAMES))
+            while speech.size >= self._frame_bytes and far.speech_remaining < AHEAD_FRAMES:
+                if not self._send_next(MARK_EVERY_FRAMES):
+                    return
 
     def _send_end(self) -> None:
         """Hands over the last frame and its tail of silence, or has the peer say that it ran dry."""
         far, speech = self._far, self._speech
-        if speech.size >= self._frame_bytes or far.speech_remaining > ENDING_FRAMES or not self._writable:
+        if speech.size >= self._frame_bytes or far.speech_remaining > ENDING_FRAMES:
             return
-        if speech.playable:
-            self._send_pieces(speech.take(1))
         if speech.ended:
-            self._send_tail()
+            if not speech.size or self._send_next(1):
+                self._send_tail()
         elif far.speech_remaining <= DRY_FRAMES:
             far.mark()
 
     def _send_silence(self) -> None:
         far = self._far
-        if far.held or not self._writable:
+        if far.held:
             return
         if not far.silent:
             self._send_tail()
@@ -177,19 +176,27 @@ class BulkPlaybackManager(PlaybackCore):
         if self._far.ends_in_speech:
             self._send_silent_frames(TAIL_FRAMES)
 
-    def _send_pieces(self, pieces: list[Piece]) -> None:
+    def _send_next(self, most_frames: int) -> bool:
+        """Hands over what is to be said next, instead of any silence; False if the wire does not take it now."""
+        if not self._writable:
+            return False
         if self._far.silent:
             self._far.flush()
+        pieces = self._speech.take(most_frames)
         frames = pieces[0][1] if len(pieces) == 1 else b"".join(piece for _, piece in pieces)
         runs: list[Run] = [(item, self._wire.samples(len(piece))) for item, piece in pieces]
         missing = self._wire.samples(-len(frames) % self._frame_bytes)
         if missing:
             frames += self._wire.silence(missing)
             runs.append((None, missing))
-        self._far.send(frames, runs)
+        sent = self._far.send(frames, runs)
+        if not sent:
+            self._speech.put_back(pieces)
+        return sent
 
     def _send_silent_frames(self, count: int) -> None:
-        self._far.send(count * self._wire.silent_frame, [(None, count * self._wire.frame_samples)])
+        if self._writable:
+            self._far.send(count * self._wire.silent_frame, [(None, count * self._wire.frame_samples)])
 
     @property
     def _writable(self) -> bool:

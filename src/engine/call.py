@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import structlog
 
+from audio.formats import ULAW_8K
+from engine.bulk_playback import BulkPlaybackManager
 from engine.conversation import Conversation, ConversationServices, ConversationSettings
+from engine.conversation_events import Clip
 from engine.coordinator import Turn
 from engine.ending import EndReason
+from engine.file_playback import FilePlaybackManager
+from engine.file_player import AriFilePlayer, play_once
 from engine.leg import Leg
 from engine.lifecycle import CallState, Lifecycle
 from engine.metrics import FrameCounts
-from engine.playout import PlaybackState
+from engine.playback import StreamingPlaybackManager
+from engine.playback_files import PlaybackFiles
+from engine.playout import Playback, PlaybackState, PlayoutEvent
 from engine.sessions import Session
 from engine.wires import NoWireError, Wires
 from transport.ari import AriClient, AriError
@@ -28,6 +36,8 @@ CODEC = "CHANNEL(audionativeformat)"
 """What the caller's phone speaks, as Asterisk calls it."""
 VARIABLES = ("AI_PROVIDER", "AI_GREETING", "AI_TRANSPORT", "AI_AUDIO_FORMAT", CODEC)
 """What the dialplan may choose for a call, and what a choice has to know."""
+_UNEXPLAINED = frozenset({EndReason.MEDIA_LOST, EndReason.PBX_ERROR})
+"""Ends that nobody could tell the caller about."""
 HANGUP_RACE_S = 0.5
 """How long after a refused request the hang-up that explains it may still be on its way."""
 WORKER_LIMIT_S = 2.5
@@ -40,6 +50,7 @@ class CallServices:
 
     ari: AriClient
     wires: Wires
+    files: PlaybackFiles
     conversation: ConversationServices
 
 
@@ -55,6 +66,7 @@ class Call:
         self._ending: asyncio.Future[EndReason] = asyncio.get_running_loop().create_future()
         self._leg = Leg(session, services.ari, on_over=self.end, on_key=self._on_key)
         self._conversation: Conversation | None = None
+        self._player: AriFilePlayer | None = None
         self._tasks: asyncio.TaskGroup | None = None
         self._workers: set[asyncio.Task[None]] = set()
 
@@ -93,8 +105,12 @@ class Call:
             self._leg.give_up()
 
     def on_ari(self, event: Mapping[str, Any]) -> None:
-        """Takes an event about one of this call's channels or its bridge; in order, synchronously."""
-        self._leg.on_ari(event)
+        """Takes an event about this call's channels, its bridge or what is played; in order, synchronously."""
+        if "playback" in event:
+            if self._player is not None:
+                self._player.on_ari(event)
+        else:
+            self._leg.on_ari(event)
 
     async def run(self) -> None:
         """Lives the whole call; when it returns, nothing of the call is left but its session."""
@@ -129,10 +145,16 @@ class Call:
         try:
             port = self._open_port(asked)
             self._conversation = Conversation(
-                self._session, port, self._settings, self._services.conversation, end=self.end, spawn=self._work
+                self._session,
+                port,
+                partial(self._open_playback, port),
+                self._settings,
+                self._services.conversation,
+                end=self.end,
+                spawn=self._work,
             )
             self._work(self._conversation.talk())
-            connected = await self._leg.set_up(port)
+            connected = await self._leg.set_up(port, apart=self._settings.as_files)
         except (AriError, MediaUnavailable, NoWireError) as error:
             await asyncio.wait({self._ending}, timeout=HANGUP_RACE_S)
             if not self._ending.done():
@@ -165,6 +187,17 @@ class Call:
         )
         return wire.transport.open_port(self._session.ids.media, wire.audio_format)
 
+    def _open_playback(self, port: MediaPort, on_event: Callable[[PlayoutEvent], None]) -> Playback:
+        """The way of playing that suits the wire and the operator."""
+        cushioning = self._settings.cushioning
+        if self._settings.as_files:
+            self._player = AriFilePlayer(self._services.ari, self._session.call_id, spawn=self._work)
+            files = self._services.files.for_call()
+            return FilePlaybackManager(port.format, self._player, files, on_event, cushioning=cushioning)
+        if port.paced_by_peer:
+            return BulkPlaybackManager(port, on_event, cushioning=cushioning)
+        return StreamingPlaybackManager(port, on_event, cushioning=cushioning)
+
     def _choose(self, asked: Mapping[str, str]) -> ConversationSettings:
         """The settings of this call, with what the dialplan asks for."""
         settings = self._settings
@@ -173,6 +206,20 @@ class Call:
             self._log.warning("provider_unknown", asked_for=provider, using=settings.provider)
             provider = settings.provider
         return replace(settings, provider=provider, greeting=asked.get("AI_GREETING") or settings.greeting)
+
+    async def _apologise(self) -> None:
+        """The caller has nothing to hear us by: has Asterisk play the apology."""
+        files = self._services.files.for_call()
+        try:
+            async with asyncio.TaskGroup() as requests:
+                player = AriFilePlayer(self._services.ari, self._session.call_id, spawn=lambda work: _spawn(requests, work))
+                self._player = player
+                apology = self._services.conversation.clips(ULAW_8K)[Clip.APOLOGY]
+                heard = await play_once(player, files, apology, ULAW_8K)
+                player.close()
+        finally:
+            files.close()
+        self._log.warning("apology_played", to_its_end=heard)
 
     def _on_key(self, digit: str) -> None:
         if self._conversation is not None:
@@ -210,6 +257,8 @@ class Call:
             self._lifecycle.to(CallState.ENDING)
         if self._conversation is not None:
             self._conversation.close()
+        if reason in _UNEXPLAINED and self._leg.caller_waits:
+            await self._apologise()
         await self._leg.take_down()
         metrics = self._services.conversation.metrics
         metrics.finished.add(self.counts())
@@ -217,6 +266,10 @@ class Call:
         metrics.calls_ended.labels(reason).inc()
         seconds = time.monotonic() - self._session.started_at
         self._log.info("call_ended", reason=reason, seconds=round(seconds, 2))
+
+
+def _spawn(tasks: asyncio.TaskGroup, work: Coroutine[Any, Any, None]) -> None:
+    tasks.create_task(work)
 
 
 async def _even_if_cancelled(work: Coroutine[Any, Any, None]) -> None:

@@ -15,7 +15,6 @@ import structlog
 
 from audio.convert import converter
 from audio.formats import FRAME_MS, AudioFormat
-from engine.bulk_playback import BulkPlaybackManager
 from engine.catalogue import ProviderCatalogue
 from engine.conversation_events import (
     CLIP_PREFIX,
@@ -36,11 +35,11 @@ from engine.conversation_events import (
     ToolStarted,
 )
 from engine.coordinator import ConversationCoordinator, ConversationRules, Turn
+from engine.cushion import Cushioning
 from engine.ending import EndReason
 from engine.listening import TurnListener
 from engine.metrics import EngineMetrics, FrameCounts
 from engine.metronome import Metronome
-from engine.playback import Cushioning, StreamingPlaybackManager
 from engine.playout import AgentSilenced, Cut, Playback, PlayoutEvent, PlayoutFinished, PlayoutStarted
 from engine.sessions import Session
 from engine.tools import TOOLS, ToolContext, ToolError, run_tool
@@ -75,6 +74,8 @@ class ConversationSettings:
     provider: str
     greeting: str
     prompt: str
+    as_files: bool
+    """Replies are played as files by Asterisk instead of being streamed."""
     rules: ConversationRules
     cushioning: Cushioning
     provider_start_timeout_s: float
@@ -98,13 +99,15 @@ class Conversation:
         self,
         session: Session,
         port: MediaPort,
+        open_playback: Callable[[Callable[[PlayoutEvent], None]], Playback],
         settings: ConversationSettings,
         services: ConversationServices,
         *,
         end: Callable[[EndReason], None],
         spawn: Callable[[Coroutine[Any, Any, None]], None],
     ) -> None:
-        """``end`` ends the call; ``spawn`` runs work that is cancelled when the call ends."""
+        """``open_playback`` is given what takes the playout's events; ``end`` ends the call; ``spawn`` runs work
+        that is cancelled when the call ends."""
         self._session = session
         self._port = port
         self._settings = settings
@@ -112,10 +115,10 @@ class Conversation:
         self._end = end
         self._spawn = spawn
         self._log = log.bind(call_id=session.call_id)
-        self.playback = _open_playback(port, self._on_playout, settings.cushioning)
+        self.playback = open_playback(self._on_playout)
         self.coordinator = ConversationCoordinator(settings.rules, lambda: self.playback.speaking)
         self._provider: Provider | None = None
-        self._to_wire: Callable[[bytes], bytes] = bytes
+        self._to_wire = converter(port.format, port.format)
         self._held: deque[bytes] = deque(maxlen=HELD_MS // FRAME_MS)
         self._start_limit: asyncio.Timeout | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -229,6 +232,9 @@ class Conversation:
                 if self._start_limit is not None and not self._start_limit.expired():
                     self._start_limit.reschedule(None)
             case AgentItemDone(item_id=item_id):
+                tail = self._to_wire.drain()
+                if tail:
+                    self.playback.enqueue(item_id, tail)
                 self.playback.complete(item_id)
             case AgentText(item_id=item_id, text=text):
                 self.playback.describe(item_id, text)
@@ -364,6 +370,7 @@ class Conversation:
 
     def _cut(self) -> None:
         cut = _last_heard(self.playback.cut())
+        self._to_wire.drain()
         if cut is not None:
             self._report(cut.item_id, interrupted=True)
             self._log.info("agent_interrupted", item=cut.item_id, heard_ms=cut.heard_ms)
@@ -376,13 +383,6 @@ class Conversation:
         self._log.warning("clip_played", clip=clip)
         self.playback.enqueue(item_id, self._services.clips(self._port.format)[clip])
         self.playback.complete(item_id)
-
-
-def _open_playback(port: MediaPort, on_event: Callable[[PlayoutEvent], None], cushioning: Cushioning) -> Playback:
-    """The way of playing that suits the wire."""
-    if port.paced_by_peer:
-        return BulkPlaybackManager(port, on_event, cushioning=cushioning)
-    return StreamingPlaybackManager(port, on_event, cushioning=cushioning)
 
 
 def _last_heard(cuts: Iterable[Cut]) -> Cut | None:

@@ -72,10 +72,11 @@ class FarQueue:
     def held(self) -> bool:
         return self._held_at is not None
 
-    def send(self, frames: bytes, runs: list[Run]) -> None:
+    def send(self, frames: bytes, runs: list[Run]) -> bool:
         """Adds whole frames of one item, or of silence, or one frame with several of them in it.
 
-        Marks go before and behind every item, before what finds the queue empty, and every few frames.
+        Marks go before and behind every item, before what finds the queue empty, and every few frames. False if
+        the wire takes nothing, be it for such a mark: then nothing was added.
         """
         first = runs[0][0]
         mixed = any(item is not first for item, _ in runs)
@@ -84,6 +85,8 @@ class FarQueue:
         due = self._sent + count - marked > MARK_EVERY_FRAMES
         if due or mixed or first is not self._newest or self._left() == self._sent:
             self.mark()
+        if not self._port.writable:
+            return False
         self._port.send(frames)
         self._runs += runs
         self._sent += count
@@ -92,6 +95,7 @@ class FarQueue:
             self._speech_end = self._sent
         if mixed:
             self.mark()
+        return True
 
     def mark(self) -> None:
         """Has the peer report when it comes to this point, unless it is to do so already."""

@@ -88,9 +88,7 @@ class AriFilePlayer:
     ``spawn`` runs work until the call ends. ``on_ari`` is to be given the events of this channel's playbacks.
     """
 
-    def __init__(
-        self, ari: AriClient, channel_id: str, *, spawn: Callable[[Coroutine[Any, Any, None]], None]
-    ) -> None:
+    def __init__(self, ari: AriClient, channel_id: str, *, spawn: Callable[[Coroutine[Any, Any, None]], None]) -> None:
         self.on_event: Callable[[FileEvent], None] = _ignore
         self.requests_failed = 0
         self._ari = ari
@@ -162,16 +160,15 @@ class AriFilePlayer:
                 self.on_event(request.done)
 
     def _refused(self, request: _Request, error: AriError) -> None:
-        # What is over cannot be stopped, and what has not begun cannot be paused; a channel that is gone is told of
-        # by other events.
-        moot = isinstance(error, AriNotFound) or (request.name in ("pause", "resume") and error.status == 409)
-        if not moot or request.name == "play":
-            self._failed(request, str(error))
+        # A channel or a playback that is gone tells so by other events; a pause may come a moment too late.
+        moot = isinstance(error, AriNotFound) or (request.done is not None and error.status == 409)
+        self._failed(request, str(error), quietly=moot)
 
-    def _failed(self, request: _Request, fault: str) -> None:
-        self.requests_failed += 1
-        if self.requests_failed == 1:
-            self._log.warning("playback_request_failed", request=request.name, error=fault)
+    def _failed(self, request: _Request, fault: str, *, quietly: bool = False) -> None:
+        if not quietly:
+            self.requests_failed += 1
+            if self.requests_failed == 1:
+                self._log.warning("playback_request_failed", request=request.name, error=fault)
         if request.name == "play":
             self.on_event(FileFinished(request.playback_id, fault))
 

@@ -12,7 +12,7 @@ import structlog
 from engine.ending import EndReason
 from engine.sessions import Session
 from transport.ari import AriClient, AriError, AriNotFound, AriState
-from transport.media import Closed, Connected, DtmfReceived, MediaPort, PortEvent
+from transport.media import Closed, Connected, DtmfReceived, MediaPort, MediaUnavailable, PortEvent
 
 log = structlog.get_logger(__name__)
 
@@ -22,11 +22,16 @@ SOCKET_DRAIN_LIMIT_S = 2.0
 """How long Asterisk may take to drop the media socket before we do."""
 
 _CALLER_LEFT = frozenset({"ChannelHangupRequest", "StasisEnd", "ChannelDestroyed"})
-_MEDIA_LEFT = frozenset({"StasisEnd", "ChannelDestroyed"})
+_OURS_LEFT = frozenset({"StasisEnd", "ChannelDestroyed"})
 
 
 class Leg:
-    """Answers, bridges and takes down again. Reports the first thing that ends the call, and keys."""
+    """Answers, bridges and takes down again. Reports the first thing that ends the call, and keys.
+
+    The caller is in a bridge with the media channel, as a rule. ``apart`` keeps the caller out of it, so that files
+    can be played on the caller's channel, which nobody in a bridge would be heard beside; a snoop channel then
+    brings the caller's voice to the bridge.
+    """
 
     def __init__(
         self,
@@ -38,28 +43,38 @@ class Leg:
     ) -> None:
         self._ids = session.ids
         self._port: MediaPort | None = None
+        self._apart = False
         self._ari = ari
         self._on_over = on_over
         self._on_key = on_key
         self._log = log.bind(call_id=session.call_id)
-        self._media_in_stasis = asyncio.Event()
+        self._arriving: set[str] = set()
+        """Channels of ours that are not in Stasis yet."""
+        self._arrived = asyncio.Event()
         self._port_connected = asyncio.Event()
         self._port_closed = asyncio.Event()
         self._over = asyncio.Event()
         self._caller_gone = False
         self.answered_at = 0.0
 
+    @property
+    def caller_waits(self) -> bool:
+        """The caller has been answered and has not hung up."""
+        return bool(self.answered_at) and not self._caller_gone
+
     def on_ari(self, event: Mapping[str, Any]) -> None:
         """Takes an event about one of this call's channels or its bridge; in order, synchronously."""
         kind = event["type"]
         channel = event.get("channel", {}).get("id")
         if kind == "BridgeDestroyed":
-            self._report(EndReason.MEDIA_LOST)
-        elif channel == self._ids.media_channel:
+            self._end(EndReason.MEDIA_LOST)
+        elif channel in (self._ids.media_channel, self._ids.snoop_channel):
             if kind == "StasisStart":
-                self._media_in_stasis.set()
-            elif kind in _MEDIA_LEFT:
-                self._report(EndReason.MEDIA_LOST)
+                self._arriving.discard(channel)
+                if not self._arriving:
+                    self._arrived.set()
+            elif kind in _OURS_LEFT:
+                self._end(EndReason.MEDIA_LOST)
         elif channel != self._ids.caller_channel:
             return
         elif kind == "ChannelDtmfReceived":
@@ -68,17 +83,20 @@ class Leg:
                 self._on_key(event["digit"])
         elif kind in _CALLER_LEFT:
             self._caller_gone = self._caller_gone or kind != "ChannelHangupRequest"
-            self._report(EndReason.CALLER_HUNG_UP)
+            self._end(EndReason.CALLER_HUNG_UP)
 
-    async def set_up(self, port: MediaPort) -> bool:
+    async def set_up(self, port: MediaPort, *, apart: bool) -> bool:
         """Answers and connects the sound; False when the call was over before that.
 
         The port is the leg's from now on. Raises AriError and MediaUnavailable.
         """
         ids, ari = self._ids, self._ari
         self._port = port
+        self._apart = apart
         port.on_event = self._on_port_event
-        # All three at once; those that succeed are let finish when one fails, so that they can be taken down.
+        ear = ids.snoop_channel if apart else ids.caller_channel
+        self._arriving = {ids.media_channel, ids.snoop_channel} if apart else {ids.media_channel}
+        # All at once; those that succeed are let finish when one fails, so that they can be taken down.
         await _all_done(
             self._answer(),
             ari.create_bridge(ids.bridge, f"call {ids.caller_channel}"),
@@ -86,7 +104,7 @@ class Leg:
         )
         if not await self._media_is_up():
             return False
-        await ari.add_to_bridge(ids.bridge, ids.caller_channel, ids.media_channel)
+        await ari.add_to_bridge(ids.bridge, ear, ids.media_channel)
         return not self._over.is_set()
 
     def give_up(self) -> None:
@@ -104,6 +122,8 @@ class Leg:
     async def _take_down_channels(self) -> None:
         ids, ari = self._ids, self._ari
         steps: list[Awaitable[None]] = [ari.hang_up(ids.media_channel), ari.destroy_bridge(ids.bridge)]
+        if self._apart:
+            steps.append(ari.hang_up(ids.snoop_channel))
         # The engine that took the application's name has taken over its callers too.
         if not self._caller_gone and ari.state is not AriState.REPLACED:
             steps.append(ari.hang_up(ids.caller_channel))
@@ -113,12 +133,15 @@ class Leg:
             elif isinstance(error, BaseException) and not isinstance(error, AriError):
                 raise error
         # Asterisk drops the socket with the channel; closing it first would leave it in CLOSE_WAIT there.
-        if self._port_connected.is_set():
+        if self._port is not None and self._port.notices_end and self._port_connected.is_set():
             await _within(SOCKET_DRAIN_LIMIT_S, self._port_closed.wait())
 
     async def _answer(self) -> None:
-        await self._ari.answer(self._ids.caller_channel)
+        ids, ari = self._ids, self._ari
+        await ari.answer(ids.caller_channel)
         self.answered_at = time.monotonic()
+        if self._apart:
+            await ari.snoop(ids.caller_channel, ids.snoop_channel)
 
     async def _make_media_channel(self, port: MediaPort) -> None:
         variables = await self._ari.external_media(self._ids.media_channel, port.external_media())
@@ -126,16 +149,16 @@ class Leg:
             await port.join(variables)
 
     async def _media_is_up(self) -> bool:
-        """Waits until Asterisk has connected to the port and the media channel is in Stasis."""
+        """Waits until the wire is connected and our channels are in Stasis; False when that is not to be."""
         try:
             async with asyncio.timeout(MEDIA_TIMEOUT_S):
-                await _first(self._over.wait(), self._both_up())
+                await _first(self._over.wait(), self._all_up())
         except TimeoutError:
-            raise AriError(None, f"the media channel did not come up in {MEDIA_TIMEOUT_S:.0f} s") from None
+            raise MediaUnavailable(f"the media channel did not come up in {MEDIA_TIMEOUT_S:.0f} s") from None
         return not self._over.is_set()
 
-    async def _both_up(self) -> None:
-        await self._media_in_stasis.wait()
+    async def _all_up(self) -> None:
+        await self._arrived.wait()
         await self._port_connected.wait()
 
     def _on_port_event(self, event: PortEvent) -> None:
@@ -148,9 +171,9 @@ class Leg:
                 self._port_closed.set()
                 if not self._over.is_set():
                     self._log.info("media_closed", reason=reason)
-                self._report(EndReason.MEDIA_LOST)
+                self._end(EndReason.MEDIA_LOST)
 
-    def _report(self, reason: EndReason) -> None:
+    def _end(self, reason: EndReason) -> None:
         self._over.set()
         self._on_over(reason)
 

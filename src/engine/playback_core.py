@@ -113,9 +113,10 @@ class PlaybackCore:
 
     def _close_items(self) -> None:
         """Takes leave of the items that were heard to their end, and of the floor after the last one."""
-        for item in self._speech.take_finished():
+        finished = self._speech.take_finished()
+        for item in finished:
             self._on_event(PlayoutFinished(item.item_id))
-        if not self._speech.open and self.state is not PlaybackState.IDLE:
+        if finished and not self._speech.open:
             silent_ms = self._waited_ms() if self._waiting else 0.0
             self.state = PlaybackState.IDLE
             self._on_event(PlayoutDrained(silent_ms))

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from engine.call import Call
 
 
+OURS = ("media", "snoop", "bridge")
+"""The kinds of things that are made in Asterisk for a call."""
+
+
 @dataclass(slots=True, frozen=True)
 class CallIds:
     """Every id of a call in Asterisk, chosen before Asterisk hears of it.
@@ -21,13 +25,16 @@ class CallIds:
 
     caller_channel: str
     media_channel: str
+    snoop_channel: str
+    """What the caller says, apart from what the caller hears; only of calls whose replies are played as files."""
     bridge: str
     media: UUID
 
     @classmethod
     def choose(cls, caller_channel: str, prefix: str) -> CallIds:
         media = uuid4()
-        return cls(caller_channel, f"{prefix}-media-{media}", f"{prefix}-bridge-{media}", media)
+        media_channel, snoop_channel, bridge = (f"{prefix}-{kind}-{media}" for kind in OURS)
+        return cls(caller_channel, media_channel, snoop_channel, bridge, media)
 
 
 @dataclass(slots=True, frozen=True)
@@ -85,4 +92,4 @@ class SessionStore:
     @staticmethod
     def _keys(session: Session) -> tuple[str, ...]:
         ids = session.ids
-        return (ids.caller_channel, ids.media_channel, ids.bridge)
+        return (ids.caller_channel, ids.media_channel, ids.snoop_channel, ids.bridge)

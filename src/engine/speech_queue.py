@@ -82,6 +82,12 @@ class SpeechQueue:
         self.size -= size
         return head.item, data
 
+    def put_back(self, pieces: list[Piece]) -> None:
+        """Takes back what ``take`` gave last."""
+        for item, data in reversed(pieces):
+            self._chunks.appendleft(_Chunk(item, data))
+            self.size += len(data)
+
     def take_finished(self) -> list[LedgerItem]:
         """Takes leave of the items that were heard to their end."""
         finished = [item for item in self.open.values() if item.over]

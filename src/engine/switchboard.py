@@ -14,7 +14,7 @@ from engine.call import VARIABLES, Call, CallServices
 from engine.conversation import ConversationSettings
 from engine.ending import EndReason
 from engine.metrics import EngineMetrics
-from engine.sessions import Caller, CallIds, Session, SessionStore
+from engine.sessions import OURS, Caller, CallIds, Session, SessionStore
 from transport.ari import AriClient, AriError, AriNotFound, AriState, HangupCause, Snapshot
 
 log = structlog.get_logger(__name__)
@@ -59,7 +59,7 @@ class Switchboard:
 
     def on_event(self, event: Mapping[str, Any]) -> None:
         """Takes one ARI event; synchronous, so that events of a call stay in order."""
-        about = event.get("channel") or event.get("bridge")
+        about = event.get("channel") or event.get("bridge") or _target(event.get("playback"))
         if about is None:
             return
         session = self._store.find(about["id"])
@@ -171,7 +171,7 @@ class Switchboard:
             log.warning("orphan_not_removed", kind=kind, id=orphan, error=str(error))
 
     def _is_ours(self, asterisk_id: str) -> bool:
-        return asterisk_id.startswith((f"{self._app_name}-media-", f"{self._app_name}-bridge-"))
+        return asterisk_id.startswith(tuple(f"{self._app_name}-{kind}-" for kind in OURS))
 
     def _waits_for_us(self, channel: Mapping[str, Any]) -> bool:
         """A caller in our Stasis application without a call: of an engine that is no more, or unseen till now."""
@@ -202,6 +202,11 @@ class Switchboard:
     async def _wait_for_calls(self, limit_s: float) -> None:
         if self._tasks:
             await asyncio.wait(tuple(self._tasks), timeout=limit_s)
+
+
+def _target(playback: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """The channel or bridge that is played to, as far as its id goes."""
+    return None if playback is None else {"id": playback.get("target_uri", "").partition(":")[2]}
 
 
 def _caller(channel: Mapping[str, Any]) -> Caller:

@@ -83,6 +83,7 @@ class AudioSocketPort:
 
     paced_by_peer: Literal[False] = False
     brings_keys = True
+    notices_end = True
     frames_lost = 0
     frames_concealed = 0
 

@@ -54,6 +54,8 @@ class _AnyPort(Protocol):
     """What ``send`` takes and ``on_audio`` gives. How the wire encodes that is the port's own business."""
     brings_keys: bool
     """Keys come by this wire, as ``DtmfReceived``; otherwise they are to be taken from ARI's events."""
+    notices_end: bool
+    """``Closed`` tells that Asterisk has dropped the channel; a wire without connections never learns of it."""
     on_audio: Callable[[bytes], None]
     """Takes one frame of the caller's sound; must return within microseconds."""
     on_event: Callable[[PortEvent], None]

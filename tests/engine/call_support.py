@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -16,9 +17,10 @@ from engine.catalogue import ProviderCatalogue
 from engine.conversation import ConversationServices, ConversationSettings
 from engine.conversation_events import Clip
 from engine.coordinator import ConversationRules
+from engine.cushion import Cushioning
 from engine.metrics import EngineMetrics
 from engine.metronome import Metronome
-from engine.playback import Cushioning
+from engine.playback_files import PlaybackFiles
 from engine.sessions import Session, SessionStore
 from engine.switchboard import Admission, Switchboard
 from engine.wires import Wires
@@ -35,6 +37,7 @@ SETTINGS = ConversationSettings(
     provider="scripted",
     greeting="Hello",
     prompt="",
+    as_files=False,
     rules=ConversationRules(post_tts_end_protection_ms=0),
     cushioning=Cushioning(),
     provider_start_timeout_s=2.0,
@@ -49,6 +52,7 @@ class Port:
 
     paced_by_peer: Literal[False] = False
     brings_keys = True
+    notices_end = True
     frames_lost = 0
     frames_concealed = 0
 
@@ -136,6 +140,8 @@ class Pbx:
         self.bridged: dict[str, list[str]] = {}
         self.ports: dict[str, Port] = {}
         self.requests: list[str] = []
+        self.played: list[bytes] = []
+        """What was in the files that callers heard."""
         self.hung_up: dict[str, HangupCause | None] = {}
         self.broken: dict[str, AriError] = {}
         """What a request of that name is answered with."""
@@ -254,6 +260,26 @@ class Pbx:
         self.bridge_vanished(bridge_id)
         await self._answered(number)
 
+    async def snoop(self, channel_id: str, snoop_id: str) -> None:
+        number = await self._asked("snoop")
+        self._must_exist(channel_id)
+        asyncio.get_running_loop().call_soon(self.tell, "StasisStart", self._channel(snoop_id))
+        await self._answered(number)
+
+    async def start_silence(self, channel_id: str) -> None:
+        await self._asked("start_silence")
+
+    async def play(self, channel_id: str, playback_id: str, media: str) -> None:
+        """It is heard the moment that it is asked for."""
+        number = await self._asked("play")
+        self._must_exist(channel_id)
+        (file,) = Path(media.removeprefix("sound:")).parent.glob(f"{playback_id}.*")
+        self.played.append(file.read_bytes())
+        playback = {"id": playback_id, "target_uri": f"channel:{channel_id}", "state": "done"}
+        for kind in ("PlaybackStarted", "PlaybackFinished"):
+            asyncio.get_running_loop().call_soon(self.on_event, {"type": kind, "playback": playback})
+        await self._answered(number)
+
     async def channels(self) -> list[dict[str, Any]]:
         await self._asked("channels")
         return list(self.channels_by_id.values())
@@ -349,6 +375,8 @@ class Line:
         self.max_calls = max_calls
         self.pbx = Pbx()
         self.transport = FakeTransport()
+        self._folder = tempfile.TemporaryDirectory()
+        self.files = PlaybackFiles(Path(self._folder.name), prefix=APP)
         self.store = SessionStore()
         self.metrics = EngineMetrics()
         self.metronome = Metronome()
@@ -359,7 +387,7 @@ class Line:
         self.switchboard = Switchboard(
             self.store,
             self.pbx,  # type: ignore[arg-type]
-            CallServices(self.pbx, Wires((self.transport,), "wires", "auto"), conversation),  # type: ignore[arg-type]
+            CallServices(self.pbx, Wires((self.transport,), "wires", "auto"), self.files, conversation),  # type: ignore[arg-type]
             self.metrics,
             app_name=APP,
             admission=lambda: Admission(self.settings, self.max_calls),
@@ -397,6 +425,7 @@ class Line:
         """Waits until nothing is left of any call."""
         await self.until(lambda: not len(self.store) and not self.switchboard._tasks, "the end of every call")
         assert self.pbx.ours == []
+        assert list(Path(self._folder.name).iterdir()) == []
         assert all(port.closed for port in self.transport.ports)
         assert not any(provider.running for provider in self.factory.providers)
         assert not any(phase.members or phase._timer for phase in self.metronome._phases)

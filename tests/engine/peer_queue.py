@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
+from math import inf
 from typing import Literal
 
 from audio.formats import ULAW_8K, AudioFormat
@@ -11,6 +12,7 @@ from transport.media import ExternalMedia, PortEvent
 
 PERIOD_S = 0.02
 XOFF, XON, LIMIT = 900, 800, 1000
+MARK_BYTES = 50
 
 
 class Clock:
@@ -24,8 +26,9 @@ class Clock:
 class PeerQueue:
     """A ``PeerPacedPort`` with its peer: takes one frame out of the queue per tick of the peer's own clock.
 
-    ``heard`` has an entry for each tick: the frame that left, or None for a hole in the stream. What is sent
-    arrives at once; a mark is reported ``report_lag_s`` after the peer came to it.
+    ``heard`` has an entry for each tick: the frame that left, None for a hole in the stream, or nothing in a pause.
+    What is sent arrives at once; a mark is reported ``report_lag_s`` after the peer came to it. With ``wire_bytes``
+    the wire takes no more than that, marks included, until time has passed.
     """
 
     paced_by_peer: Literal[True] = True
@@ -40,6 +43,7 @@ class PeerQueue:
         skew_ppm: float = 0,
         phase_s: float = 0.007,
         report_lag_s: float = 0.0,
+        wire_bytes: float = inf,
     ) -> None:
         self._clock = clock
         self.format = wire
@@ -49,6 +53,7 @@ class PeerQueue:
         self._period_s = PERIOD_S * (1 + skew_ppm / 1e6)
         self.next_tick = clock.now + phase_s
         self._report_lag_s = report_lag_s
+        self._wire_bytes = self._room = wire_bytes
         self._reports: deque[tuple[float, int]] = deque()
         self._queue: deque[bytes | int] = deque()
         self.length = 0
@@ -57,7 +62,6 @@ class PeerQueue:
         self.paused = False
         self.full = False
         self.heard: list[bytes | None] = []
-        self.discarded = 0
         self.commands: list[str] = []
         self.frames_sent = 0
 
@@ -65,16 +69,16 @@ class PeerQueue:
 
     @property
     def writable(self) -> bool:
-        return not self.full
+        return self._room > 0 and not self.full
 
     def send(self, frames: bytes) -> None:
         size = self.format.frame_bytes
         assert frames and len(frames) % size == 0, "bytes that do not fill a frame are dropped"
         assert len(frames) <= 65_500, "a longer message closes the wire"
+        assert self.writable, "it would be dropped"
         self.commands.append("send")
-        if self.length >= LIMIT:
-            self.discarded += 1
-            return
+        self._room -= len(frames)
+        assert self.length < LIMIT, "it would be dropped"
         for start in range(0, len(frames), size):
             self._queue.append(frames[start : start + size])
             self.length += 1
@@ -85,6 +89,7 @@ class PeerQueue:
 
     def mark(self, number: int) -> None:
         self.commands.append("mark")
+        self._room -= MARK_BYTES
         self._queue.append(number)
 
     def flush(self) -> None:
@@ -118,6 +123,7 @@ class PeerQueue:
 
     def act(self) -> None:
         """Does what is due; a report comes before a tick of the same moment."""
+        self._room = self._wire_bytes
         if self._reports and self._reports[0][0] <= self._clock.now:
             self.on_mark(self._reports.popleft()[1])
         elif self.next_tick <= self._clock.now:
@@ -126,7 +132,7 @@ class PeerQueue:
 
     def _tick(self) -> None:
         if self.paused:
-            self.heard.append(None)
+            self.heard.append(b"")
             return
         if self.full and self.length < XON:
             self.full = False
