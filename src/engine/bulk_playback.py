@@ -12,17 +12,17 @@ from engine.playout import Cut, PlaybackState, PlayoutEvent, PlayoutStarted
 from transport.media import PeerPacedPort
 
 AHEAD_FRAMES = 250
-"""The most speech that is handed over before it is due. Asterisk calls a halt at 900 frames and drops at 1000; five
-seconds outlast any stall of ours, and what is held back here costs no flush."""
+"""The most speech that is handed over before it is due. Five seconds outlast any stall of ours, and stay far from the
+1000 frames from which on Asterisk drops what it is sent (its halt, at 900, takes a round trip to reach us)."""
 REFILL_FRAMES = 200
 """Below this more is handed over, so that a long reply goes in helpings of a second, not in single frames."""
 ENDING_FRAMES = 5
 """When so little is left of all speech, its end is handed over; until then the next item can join without a gap."""
-DRY_FRAMES = 2
+DRY_FRAMES = 1
 """When so little is left of an item that is to go on, the peer is asked to say when that has left."""
 TAIL_FRAMES = 2
-"""Silence right behind the last speech. The mark before it arrives as the first of the two leaves, which gives us
-20 to 40 ms to send more without a hole; it is also all the silence that the next item can find in its way."""
+"""Silence right behind the last speech. The mark before it is reported as the first of the two leaves, and within
+40 ms more must be there; it is also all the silence that the next item can find in its way."""
 SILENCE_FRAMES = 50
 """Silence is handed over by the second: it is flushed when there is something to say."""
 SILENCE_LOW_FRAMES = 25
@@ -62,7 +62,8 @@ class BulkPlaybackManager(PlaybackCore):
 
     def enqueue(self, item_id: str, chunk: bytes) -> None:
         super().enqueue(item_id, chunk)
-        self._send_speech()
+        if self._live:
+            self._send_speech()
 
     def complete(self, item_id: str) -> None:
         super().complete(item_id)
@@ -96,10 +97,9 @@ class BulkPlaybackManager(PlaybackCore):
         self._far.settle()
         unheard = self._far.speech_remaining
         self.stats.flushed_frames += unheard + self._speech.size // self._frame_bytes
-        if not self._far.silent:
-            if unheard and self.state is PlaybackState.PLAYING:
-                self._silencing_since = self._clock()
-            self._far.flush()
+        if unheard and self.state is PlaybackState.PLAYING:
+            self._silencing_since = self._clock()
+        self._far.flush()
         cuts = self._drop_speech()
         self._send_on()
         return cuts
@@ -136,6 +136,8 @@ class BulkPlaybackManager(PlaybackCore):
 
     def _send_on(self) -> None:
         """Sends whatever is due now: speech, the end of it, or silence."""
+        if not self._live:
+            return
         self._far.settle()
         if self.state is PlaybackState.PLAYING:
             self._send_speech()
@@ -178,7 +180,7 @@ class BulkPlaybackManager(PlaybackCore):
 
     def _send_next(self, most_frames: int) -> bool:
         """Hands over what is to be said next, instead of any silence; False if the wire does not take it now."""
-        if not self._writable:
+        if not self._port.writable:
             return False
         if self._far.silent:
             self._far.flush()
@@ -195,9 +197,5 @@ class BulkPlaybackManager(PlaybackCore):
         return sent
 
     def _send_silent_frames(self, count: int) -> None:
-        if self._writable:
+        if self._port.writable:
             self._far.send(count * self._wire.silent_frame, [(None, count * self._wire.frame_samples)])
-
-    @property
-    def _writable(self) -> bool:
-        return self._live and self._port.writable

@@ -187,6 +187,7 @@ class Conversation:
                         caller_number=self._session.caller.number,
                         tools=TOOLS,
                         interruptible=settings.rules.barge_in,
+                        wire=self._port.format,
                     )
                 )
                 self._join(provider)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from audio.formats import FRAME_MS
 from engine.ledger import LedgerItem, PlayoutLedger
@@ -116,15 +116,17 @@ class FarQueue:
         self._book(self._reported)
         return True
 
-    def leaving(self) -> Iterator[LedgerItem]:
+    def leaving(self) -> list[LedgerItem]:
         """The items in the frame behind the mark that has just been reported."""
+        items: list[LedgerItem] = []
         samples = self._frame_samples
         for item, count in self._runs:
             if samples <= 0:
-                return
+                break
             if item is not None:
-                yield item
+                items.append(item)
             samples -= count
+        return items
 
     def settle(self) -> None:
         """Books what has left by the clock."""

@@ -58,10 +58,11 @@ class _Part:
     file: SoundFile
     samples: int
     due: float
-    """Since when it could have begun."""
+    """Since when it could have begun, or gone on."""
     started_at: float | None = None
     """When its first sample left; after a pause: would have left, had there been none."""
     held: bool = False
+    """Paused, until it is known to go on."""
     booked: int = 0
     """Samples that have left by the clock."""
 
@@ -155,7 +156,7 @@ class FilePlaybackManager:
         now = self._clock()
         self._book(now)
         head = self._head()
-        if head is not None and head.started_at is not None:
+        if head is not None and head.started_at is not None and not head.held:
             self._silencing_since = now
             self._hold(head)
 
@@ -171,8 +172,6 @@ class FilePlaybackManager:
             head.due = now
             if head.held:
                 self._player.resume(head.file.name)
-                head.started_at = now + FRAME_S - head.booked / self._wire.rate_hz
-                head.held = False
 
     def cut(self) -> list[Cut]:
         now = self._clock()
@@ -217,9 +216,6 @@ class FilePlaybackManager:
         match event:
             case FileStarted() if part is not None:
                 self._started(part)
-            case FileStarted(playback_id=playback_id) if playback_id not in self._stopped:
-                # Given up because there was no answer, and played all the same.
-                self._player.stop(playback_id)
             case FilePaused():
                 if part is not None:
                     self._silence_start(part)
@@ -234,7 +230,10 @@ class FilePlaybackManager:
                     self._player.keep_silence()
 
     def _started(self, part: _Part) -> None:
-        now = part.started_at = self._clock()
+        now = self._clock()
+        again_s = FRAME_S if part.held else 0.0
+        part.started_at = now + again_s - part.booked / self._wire.rate_hz
+        part.held = False
         self._silencing_since = None
         self._book(now)
         if self._paused:
@@ -248,6 +247,8 @@ class FilePlaybackManager:
         self._files.remove(part.file)
         self._silent_since = self._clock()
         if fault:
+            # It may play all the same, where only the answer failed to come.
+            self._player.stop(part.file.name)
             self._fail(part.item, fault)
             return
         self._account(part, part.samples)
@@ -352,9 +353,9 @@ class FilePlaybackManager:
 
     def _watch(self, part: _Part, now: float) -> None:
         """Events get lost with the connection that they come by; a call must not wait for them for ever."""
-        if part.started_at is None:
+        if part.started_at is None or part.held:
             if now - part.due >= START_LIMIT_S:
-                self._fail(part.item, f"it did not begin within {START_LIMIT_S:.0f} s")
+                self._fail(part.item, f"it did not begin or go on within {START_LIMIT_S:.0f} s")
         elif now - part.started_at >= part.samples / self._wire.rate_hz + END_LIMIT_S:
             log.warning("playback_end_missed", playback=part.file.name)
             self._player.stop(part.file.name)

@@ -24,7 +24,7 @@ CLIP_GRACE_S = 3.0
 
 @dataclass(slots=True, frozen=True)
 class FileStarted:
-    """The first frame of the file is leaving."""
+    """The first frame of the file is leaving: at its beginning, and once more when it goes on after a pause."""
 
     playback_id: str
 
@@ -70,7 +70,7 @@ class FilePlayer(Protocol):
         """Has silence sent until a file is played, so that the line is not taken for dead."""
 
     def close(self) -> None:
-        """Nothing is asked for or told any more."""
+        """Nothing is told any more, and nothing asked for but the stops that are under way."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -117,7 +117,7 @@ class AriFilePlayer:
 
     def close(self) -> None:
         self._closed = True
-        self._requests.clear()
+        self._requests = deque(request for request in self._requests if request.name == "stop")
 
     def on_ari(self, event: Mapping[str, Any]) -> None:
         """Takes a ``PlaybackStarted`` or ``PlaybackFinished``; in order, synchronously. Others are ignored."""
@@ -160,8 +160,8 @@ class AriFilePlayer:
                 self.on_event(request.done)
 
     def _refused(self, request: _Request, error: AriError) -> None:
-        # A channel or a playback that is gone tells so by other events; a pause may come a moment too late.
-        moot = isinstance(error, AriNotFound) or (request.done is not None and error.status == 409)
+        # A channel or a playback that is gone tells so by other events; a pause (409) may come a moment too late.
+        moot = isinstance(error, AriNotFound) or error.status == 409
         self._failed(request, str(error), quietly=moot)
 
     def _failed(self, request: _Request, fault: str, *, quietly: bool = False) -> None:

@@ -78,8 +78,8 @@ class Leg:
         elif channel != self._ids.caller_channel:
             return
         elif kind == "ChannelDtmfReceived":
-            # Where the wire brings them they have come already.
-            if self._port is not None and not self._port.brings_keys:
+            # Where the wire brings them they have come already; a snoop channel gives it none.
+            if self._port is not None and (self._apart or not self._port.brings_keys):
                 self._on_key(event["digit"])
         elif kind in _CALLER_LEFT:
             self._caller_gone = self._caller_gone or kind != "ChannelHangupRequest"

@@ -69,10 +69,10 @@ class PlaybackFiles:
         """Removes the leftovers of engines with this one's prefix; returns how many. Raises OSError."""
         newest = time.time() - LEFTOVER_S
         removed = 0
-        for path in self._folder.glob(f"{self._prefix}*"):
+        for path in self._folder.iterdir():
             # Another engine of this name may be sweeping too.
             with suppress(FileNotFoundError):
-                if path.stat().st_mtime < newest:
+                if path.name.startswith(self._prefix) and path.stat().st_mtime < newest:
                     path.unlink()
                     removed += 1
         if removed:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from audio.formats import AudioFormat
+from audio.formats import ULAW_8K, AudioFormat
 
 
 @dataclass(slots=True, frozen=True)
@@ -136,6 +136,8 @@ class CallContext:
     tools: tuple[Tool, ...] = ()
     interruptible: bool = True
     """Whether the caller's speech may break a reply off."""
+    wire: AudioFormat = ULAW_8K
+    """What carries the call's sound. A provider that can choose its formats takes those nearest to it."""
 
 
 @dataclass(slots=True, frozen=True)

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from enum import Enum, auto
-from typing import Literal
+from typing import Literal, cast
 from uuid import UUID
 
 import structlog
@@ -58,6 +58,7 @@ class RtpCounters:
 
 class _PortState(Enum):
     BOUND = auto()
+    JOINING = auto()
     LIVE = auto()
     CLOSED = auto()
 
@@ -125,24 +126,22 @@ class RtpPort:
             raise MediaUnavailable("the RTP port is closed or has joined already")
         self._peer = peer
         self._allowed_hosts = {peer[0], *self._transport._allowed_addresses}
+        self._state = _PortState.JOINING
+        await asyncio.get_running_loop().create_datagram_endpoint(lambda: _Endpoint(self), sock=self._socket)
+        if self._state is not _PortState.JOINING:
+            raise MediaUnavailable("the RTP port was closed while it joined")
         self._state = _PortState.LIVE
-        self._endpoint, _ = await asyncio.get_running_loop().create_datagram_endpoint(
-            lambda: _Endpoint(self), sock=self._socket
-        )
-        # An implementation detail of asyncio's selector transports, which allocate as much for each read.
-        if hasattr(self._endpoint, "max_size"):
-            self._endpoint.max_size = MAX_DATAGRAM_BYTES
-        if self._state is _PortState.LIVE:
-            self.on_event(Connected())
-        else:
-            self._endpoint.abort()
+        self.on_event(Connected())
 
     def send(self, frame: bytes) -> None:
         """Sends one frame at once: the sender keeps the time."""
         if self._state is not _PortState.LIVE:
             self.frames_dropped += 1
             return
-        datagram = self._outgoing.packet(self._encode(frame), time.monotonic())
+        payload = self._encode(frame)
+        if not payload:
+            return
+        datagram = self._outgoing.packet(payload, time.monotonic())
         try:
             # Past the endpoint, which would keep without limit what the network does not take at once.
             self._socket.sendto(datagram, self._peer)
@@ -158,16 +157,26 @@ class RtpPort:
         """Nothing to drop: Asterisk plays what it is sent at once."""
 
     def close(self) -> None:
-        if self._state is _PortState.CLOSED:
+        state, self._state = self._state, _PortState.CLOSED
+        if state is _PortState.CLOSED:
             return
-        self._state = _PortState.CLOSED
         if self._hole_timer is not None:
             self._hole_timer.cancel()
         if self._endpoint is not None:
             self._endpoint.abort()
-        else:
+        elif state is _PortState.BOUND:
             self._socket.close()
+        # Else the loop is about to hand the endpoint over, and has the socket.
         self._transport._retire(self)
+
+    def _attach(self, endpoint: asyncio.DatagramTransport) -> None:
+        if self._state is _PortState.CLOSED:
+            endpoint.abort()
+            return
+        self._endpoint = endpoint
+        # An implementation detail of asyncio's selector transports, which allocate as much for each read.
+        if hasattr(endpoint, "max_size"):
+            endpoint.max_size = MAX_DATAGRAM_BYTES
 
     def _receive(self, datagram: bytes, source: Address) -> None:
         if source != self._source and not self._may_send(source):
@@ -234,6 +243,9 @@ class _Endpoint(asyncio.DatagramProtocol):
 
     def __init__(self, port: RtpPort) -> None:
         self._port = port
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._port._attach(cast(asyncio.DatagramTransport, transport))
 
     def datagram_received(self, data: bytes, addr: tuple[str | object, int]) -> None:
         # IPv6 addresses have two more fields.

@@ -33,6 +33,7 @@ class PeerQueue:
 
     paced_by_peer: Literal[True] = True
     brings_keys = True
+    notices_end = True
     frames_received = frames_dropped = frames_lost = frames_concealed = 0
 
     def __init__(
@@ -61,6 +62,8 @@ class PeerQueue:
         self.longest = 0
         self.paused = False
         self.full = False
+        self.blocked = False
+        """The wire takes nothing."""
         self.heard: list[bytes | None] = []
         self.commands: list[str] = []
         self.frames_sent = 0
@@ -69,7 +72,7 @@ class PeerQueue:
 
     @property
     def writable(self) -> bool:
-        return self._room > 0 and not self.full
+        return self._room > 0 and not self.full and not self.blocked
 
     def send(self, frames: bytes) -> None:
         size = self.format.frame_bytes

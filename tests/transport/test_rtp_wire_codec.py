@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -78,13 +77,13 @@ def test_a_plain_packet() -> None:
     assert parse(datagram) == packet
     assert serialize(packet) == encode(0, 7, 1120, 0x01020304, b"\x55" * 160) == datagram
     marked = encode(0, 7, 1120, 0x01020304, b"\x55" * 160, marker=True)
-    assert parse(marked) == replace(packet, marker=True)
+    assert parse(marked) == packet._replace(marker=True)
 
 
 @pytest.mark.parametrize("size", range(28))
 def test_a_truncated_packet_names_the_field(size: int) -> None:
     # Without padding, the count of which is the last byte and so never missing.
-    whole = serialize(replace(FULL, padding_bytes=0))
+    whole = serialize(FULL._replace(padding_bytes=0))
     field = "header" if size < 12 else "csrc" if size < 20 else "extension"
     with pytest.raises(RtpError, match=f"^{field}:"):
         parse(whole[:size])
@@ -123,11 +122,11 @@ def test_other_things_are_not_rtcp(datagram: bytes) -> None:
 @pytest.mark.parametrize(
     ("packet", "fault"),
     [
-        (replace(FULL, payload_type=128), "payload type: 128"),
-        (replace(FULL, payload_type=72), "payload type: 72"),
-        (replace(FULL, csrc=tuple(range(16))), "csrc: 16"),
-        (replace(FULL, padding_bytes=256), "padding: 256"),
-        (replace(FULL, extension=Extension(1, b"odd")), "extension: 3 bytes"),
+        (FULL._replace(payload_type=128), "payload type: 128"),
+        (FULL._replace(payload_type=72), "payload type: 72"),
+        (FULL._replace(csrc=tuple(range(16))), "csrc: 16"),
+        (FULL._replace(padding_bytes=256), "padding: 256"),
+        (FULL._replace(extension=Extension(1, b"odd")), "extension: 3 bytes"),
     ],
 )
 def test_what_cannot_be_sent_is_named(packet: RtpPacket, fault: str) -> None:
