@@ -6,15 +6,19 @@ import asyncio
 import secrets
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Literal, Self, cast
 
 from testkit import rtp, sdp, sip
+from testkit.codecs import CODECS, PCMU, Codec, codec_of, decoded
+from testkit.rtp import in_sequence
 from testkit.rtp_stream import LOOPBACK, CallOverError, RtpStream, Utterance
+from testkit.sip_transaction import Transaction
 from testkit.waiting import Moment
 
-T1_S = 0.5
-"""First interval of retransmission (RFC 3261, 17.1.1.1); doubles each time."""
+__all__ = ["CallRejected", "CallTimeout", "SipCaller", "in_sequence"]
+
 REQUEST_LIMIT_S = 5
 """How long a request within the call, or taking an unanswered one back, may go without its final response."""
 
@@ -32,25 +36,6 @@ class CallTimeout(Exception):  # noqa: N818
     """No final response came in time."""
 
 
-class _Transaction:
-    """A request of ours and what came of it; any number of tasks may wait for that."""
-
-    __slots__ = ("final", "finished", "progressed", "request")
-
-    def __init__(self, request: sip.SipRequest) -> None:
-        self.request = request
-        self.progressed = asyncio.Event()
-        """Set by the first response of any kind."""
-        self.finished = asyncio.Event()
-        self.final: sip.SipResponse | None = None
-
-    def take(self, response: sip.SipResponse) -> None:
-        self.progressed.set()
-        if response.status >= 200 and self.final is None:
-            self.final = response
-            self.finished.set()
-
-
 class SipCaller(asyncio.DatagramProtocol):
     """Makes one call. ``async with SipCaller(server=…, extension=…) as call: await call.dial()``."""
 
@@ -61,8 +46,16 @@ class SipCaller(asyncio.DatagramProtocol):
         extension: str,
         headers: Mapping[str, str] | None = None,
         user: str = "5550100",
+        codec: str = PCMU.name,
+        codecs: Sequence[str] = (),
+        sends: bool = True,
     ) -> None:
-        """``headers`` go into the INVITE; ``user`` is the caller's number."""
+        """``headers`` go into the INVITE; ``user`` is the caller's number.
+
+        Offers ``codec`` (PCMU, PCMA, G722, L16 or OPUS), or ``codecs``, the dearest first; speaks the first that is
+        accepted. Without ``sends`` no sound leaves until ``resume_sending``.
+        """
+        offered = [CODECS[name] for name in codecs or (codec,)]
         self.answered_at: float | None = None
         """When 200 OK arrived, in ``time.monotonic()`` seconds."""
         self.ended_at: float | None = None
@@ -71,21 +64,22 @@ class SipCaller(asyncio.DatagramProtocol):
         self._extension = extension
         self._extra = tuple((headers or {}).items())
         self._user = user
-        self._stream = RtpStream()
+        self._stream = RtpStream(offered[0])
+        self._sends = sends
+        self._formats = _formats(offered)
         self._call_id = secrets.token_hex(12)
         self._tag = sip.new_tag()
         self._to = f"<sip:{extension}@{server[0]}>"
         self._target = f"sip:{extension}@{server[0]}:{server[1]}"
         self._cseq = 0
         self._offer: sdp.SessionDescription
-        self._remote: sdp.SessionDescription | None = None
         self._transport: asyncio.DatagramTransport
         self._contact = ""
         self._ended = Moment()
-        self._transactions: dict[tuple[str, str], _Transaction] = {}
+        self._transactions: dict[tuple[str, str], Transaction] = {}
         """By branch and method: a CANCEL has the branch of its INVITE."""
-        self._invite: _Transaction | None = None
-        self._bye: _Transaction | None = None
+        self._invite: Transaction | None = None
+        self._bye: Transaction | None = None
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
@@ -95,11 +89,9 @@ class SipCaller(asyncio.DatagramProtocol):
         self._offer = sdp.SessionDescription(
             address=LOOPBACK,
             port=await self._stream.open(),
-            formats=(
-                sdp.MediaFormat(0, "PCMU"),
-                sdp.MediaFormat(101, sdp.TELEPHONE_EVENT, fmtp="0-16"),
-            ),
+            formats=self._formats,
         )
+        self._stream.sends = self._sends
         return self
 
     async def __aexit__(
@@ -121,7 +113,7 @@ class SipCaller(asyncio.DatagramProtocol):
         self._invite = self._begin(self._request("INVITE", self._extra, sdp.serialize(self._offer)))
         try:
             async with asyncio.timeout(timeout_s):
-                final = await self._final(self._invite)
+                final = await self._invite.conclude()
         except TimeoutError:
             raise CallTimeout(f"no answer within {timeout_s} s") from None
         if final.status >= 300:
@@ -129,20 +121,72 @@ class SipCaller(asyncio.DatagramProtocol):
             raise CallRejected(final.status, final.reason)
 
     def speak(self, sound: bytes, after_s: float = 0.0) -> Utterance:
-        """Says μ-law sound, after all that is being said already; silence is sent otherwise."""
+        """Says sound in the codec's own bytes, after all that is being said already; silence is sent otherwise.
+
+        Raises ValueError for Opus, whose packets vary in size.
+        """
         return self._stream.say(sound, after_s)
+
+    def speak_pcm(self, sound: bytes, after_s: float = 0.0) -> Utterance:
+        """Says 16-bit little-endian samples at the codec's rate, as ``speak`` does."""
+        return self._stream.say(sound, after_s, is_pcm=True)
+
+    def stop_sending(self) -> None:
+        """No packet leaves from now on; what is being said waits, and time passes."""
+        self._sends = False
+        self._follow_direction()
+
+    def resume_sending(self) -> None:
+        """Goes on with what is being said."""
+        self._sends = True
+        self._follow_direction()
 
     def dtmf(self, digits: str) -> None:
         """Presses keys (RFC 4733), after all that is being said already."""
         self._stream.press(digits)
 
     async def hold(self) -> None:
-        """Puts the other side on hold by a re-INVITE. Raises CallRejected, or CallOverError outside a call."""
-        await self._reinvite("sendonly")
+        """Puts the other side on hold. Raises as ``reinvite`` does."""
+        await self.reinvite(direction="sendonly")
 
     async def unhold(self) -> None:
         """Takes it back off hold."""
-        await self._reinvite("sendrecv")
+        await self.reinvite(direction="sendrecv")
+
+    async def reinvite(
+        self,
+        *,
+        codec: str | None = None,
+        direction: sdp.Direction | None = None,
+        move: bool = False,
+    ) -> None:
+        """Offers another codec, direction or port (``move``); with none of them, the same once more.
+
+        Sends no sound while its own direction does not allow it. Raises CallRejected, or CallOverError outside a call;
+        either leaves everything as it was.
+        """
+        if self.answered_at is None or self.ended_by is not None:
+            raise CallOverError("only a call that stands can be changed")
+        before = self._offer
+        moving = await self._stream.move() if move else None
+        self._offer = replace(
+            sdp.next_version(before, direction or before.direction),
+            port=moving.port if moving else before.port,
+            formats=_formats([CODECS[codec]]) if codec else before.formats,
+        )
+        request = self._begin(self._request("INVITE", (), sdp.serialize(self._offer)))
+        accepted = False
+        try:
+            response = await request.conclude_within(REQUEST_LIMIT_S)
+            accepted = response is not None and response.status == 200
+        finally:
+            if not accepted:
+                self._offer = replace(before, version=self._offer.version)
+            if moving is not None:
+                (moving.keep if accepted else moving.take_back)()
+        if not accepted:
+            raise CallRejected(response.status if response else 408, "re-INVITE")
+        self._follow_direction()
 
     async def hangup(self) -> None:
         """Ends the call: BYE once answered, CANCEL before; nothing when it was never made or the other side ended it.
@@ -157,7 +201,7 @@ class SipCaller(asyncio.DatagramProtocol):
         # Answered all the same, or all along.
         if self.answered_at is not None:
             self._bye = self._bye or self._begin(self._request("BYE"))
-            await self._limited(self._bye)
+            await self._bye.conclude_within(REQUEST_LIMIT_S)
 
     async def wait_ended(self, timeout_s: float = 10) -> None:
         """Waits until somebody has hung up. Raises TimeoutError."""
@@ -173,12 +217,22 @@ class SipCaller(asyncio.DatagramProtocol):
 
     @property
     def sent(self) -> list[tuple[float, bytes]]:
-        """Time and sound of every packet that was sent."""
+        """Time and payload of every packet that was sent."""
         return self._stream.sent
 
+    @property
+    def codec(self) -> Codec:
+        """What is spoken: the first that was offered until the other side has chosen."""
+        return self._stream.codec
+
     def heard(self) -> bytes:
-        """The sound of all packets but those of keys, in the order of their sequence numbers."""
+        """The payloads of all packets but those of keys, in the order of their sequence numbers."""
         return b"".join(packet.payload for packet in in_sequence(self.received) if packet.is_sound)
+
+    def heard_pcm(self) -> bytes:
+        """What came in the codec that is spoken now, as 16-bit little-endian samples at its rate."""
+        packets = [packet for packet in in_sequence(self.received) if codec_of(packet) is self.codec]
+        return b"".join(pcm for _, pcm in decoded(packets))
 
     # --- signalling
 
@@ -204,7 +258,7 @@ class SipCaller(asyncio.DatagramProtocol):
         if method == "INVITE" and response.status >= 300:
             # Acknowledged each time it comes, with the branch of the INVITE, to which this ACK belongs.
             ack = self._companion(transaction.request, "ACK", to=response.require("To"))
-            self._transport.sendto(sip.serialize(ack))
+            self._send(ack)
         elif method == "INVITE" and response.status >= 200:
             self._established(response, now)
         transaction.take(response)
@@ -217,11 +271,9 @@ class SipCaller(asyncio.DatagramProtocol):
         if contact is not None:
             self._target = sip.uri_of(contact)
         ack = self._request("ACK", cseq=number)
-        self._transport.sendto(sip.serialize(ack))
+        self._send(ack)
         if response.body:
-            self._remote = sdp.parse(response.body)
-            events = self._remote.find(sdp.TELEPHONE_EVENT)
-            self._send_to(self._remote.address, self._remote.port, events.payload_type if events else 101)
+            self._send_as(sdp.parse(response.body))
         if self.answered_at is None:
             self.answered_at = now
 
@@ -236,7 +288,7 @@ class SipCaller(asyncio.DatagramProtocol):
         body = b""
         if request.method == "INVITE" and request.body:
             offered = sdp.parse(request.body)
-            self._send_to(offered.address, offered.port, 101)
+            self._send_as(offered)
             self._offer = sdp.next_version(self._offer, sdp.answer_direction(offered.direction))
             body = sdp.serialize(self._offer)
         self._respond(request, 200, "OK", body)
@@ -248,12 +300,26 @@ class SipCaller(asyncio.DatagramProtocol):
         headers.append(("Contact", self._contact))
         if body:
             headers.append(("Content-Type", "application/sdp"))
-        self._transport.sendto(sip.serialize(sip.SipResponse(tuple(headers), body, status, reason)))
+        self._send(sip.SipResponse(tuple(headers), body, status, reason))
 
-    def _send_to(self, address: str, port: int, event_type: int) -> None:
+    def _send_as(self, remote: sdp.SessionDescription) -> None:
+        """Speaks as the other side wants it. Without a codec in common, goes on in the one spoken so far."""
         # Answered after all, though the caller has hung up already: then nothing is said any more.
-        if self.ended_by is None:
-            self._stream.start((address, port), event_type)
+        if self.ended_by is not None:
+            return
+        chosen = (each for each in remote.formats if self._offer.find(each.encoding))
+        spoken = next((each for each in chosen if each.encoding.upper() in CODECS), None)
+        codec = CODECS[spoken.encoding.upper()] if spoken else self.codec
+        events = remote.find(sdp.TELEPHONE_EVENT)
+        self._stream.start(
+            (remote.address, remote.port),
+            codec,
+            (spoken or codec.media).payload_type,
+            events.payload_type if events else rtp.KEYS,
+        )
+
+    def _follow_direction(self) -> None:
+        self._stream.sends = self._sends and self._offer.direction in ("sendrecv", "sendonly")
 
     def _over(self, by: Literal["caller", "callee"]) -> None:
         if self.ended_by is None:
@@ -300,58 +366,27 @@ class SipCaller(asyncio.DatagramProtocol):
         )
         return sip.SipRequest(headers, b"", method, invite.uri)
 
-    def _begin(self, request: sip.SipRequest) -> _Transaction:
-        transaction = _Transaction(request)
+    def _send(self, message: sip.SipMessage) -> None:
+        self._transport.sendto(sip.serialize(message))
+
+    def _begin(self, request: sip.SipRequest) -> Transaction:
+        transaction = Transaction(request, self._send)
         self._transactions[request.branch, request.method] = transaction
-        self._transport.sendto(sip.serialize(request))
         return transaction
 
-    async def _final(self, transaction: _Transaction) -> sip.SipResponse:
-        """Waits for the final response, repeating the request until anything comes."""
-        interval_s = T1_S
-        while not transaction.progressed.is_set():
-            try:
-                async with asyncio.timeout(interval_s):
-                    await transaction.progressed.wait()
-            except TimeoutError:
-                self._transport.sendto(sip.serialize(transaction.request))
-                interval_s *= 2
-        await transaction.finished.wait()
-        assert transaction.final is not None
-        return transaction.final
-
-    async def _limited(self, transaction: _Transaction) -> sip.SipResponse | None:
-        """The final response; None when none came in time."""
-        try:
-            async with asyncio.timeout(REQUEST_LIMIT_S):
-                return await self._final(transaction)
-        except TimeoutError:
-            return None
-
-    async def _cancel(self, invite: _Transaction) -> None:
+    async def _cancel(self, invite: Transaction) -> None:
         """Takes the INVITE back, unless it is answered or refused meanwhile."""
         try:
             async with asyncio.timeout(REQUEST_LIMIT_S):
                 await invite.progressed.wait()  # no CANCEL before the first response (RFC 3261, 9.1)
                 if invite.final is None:
                     to = invite.request.require("To")
-                    await self._final(self._begin(self._companion(invite.request, "CANCEL", to)))
+                    await self._begin(self._companion(invite.request, "CANCEL", to)).conclude()
                     await invite.finished.wait()
         except TimeoutError:
             return
 
-    async def _reinvite(self, direction: sdp.Direction) -> None:
-        if self.answered_at is None or self.ended_by is not None:
-            raise CallOverError("only a call that stands can be held")
-        self._offer = sdp.next_version(self._offer, direction)
-        response = await self._limited(self._begin(self._request("INVITE", (), sdp.serialize(self._offer))))
-        if response is None or response.status != 200:
-            raise CallRejected(response.status if response else 408, "re-INVITE")
 
-
-def in_sequence(packets: Sequence[rtp.RtpPacket]) -> list[rtp.RtpPacket]:
-    """The packets in the order in which they were sent, keys (telephone events) included, each once."""
-    placed: dict[int, rtp.RtpPacket] = {}
-    for number, packet in zip(rtp.sequence_numbers(packets), packets, strict=True):
-        placed.setdefault(number, packet)
-    return [placed[number] for number in sorted(placed)]
+def _formats(codecs: Sequence[Codec]) -> tuple[sdp.MediaFormat, ...]:
+    keys = sdp.MediaFormat(rtp.KEYS, sdp.TELEPHONE_EVENT, fmtp="0-16")
+    return (*(codec.media for codec in codecs), keys)

@@ -8,20 +8,22 @@ from itertools import pairwise
 from pathlib import Path
 
 from audio._audioop import audioop
-from audio.formats import SLIN_8K
+from audio.formats import AudioFormat, Encoding
 from audio.wav import write_stereo_wav
-from testkit.caller import SipCaller, in_sequence
-from testkit.rtp import RtpPacket, sequence_numbers
+from testkit.caller import SipCaller
+from testkit.codecs import codec_of, decoded
+from testkit.rtp import RtpPacket, in_sequence, sequence_numbers
 
 VOICE_LEVEL = 400
 """Root mean square of 16-bit samples above which a packet counts as voice."""
 PACKET_S = 0.02
-# μ-law has two zeros: 0x7F and 0xFF sound the same, and Asterisk makes one of the other.
+# μ-law has two zeros: 0x7F and 0xFF sound the same, and Asterisk makes one of the other. In other codecs these are two
+# values that differ, but so does every other byte of a clip that is somewhere else.
 _ONE_ZERO = bytes.maketrans(b"\x7f", b"\xff")
 
 
 def find_clip(heard: bytes, clip: bytes) -> int | None:
-    """Where ``clip`` was heard whole and bit for bit, in samples; None if it was not."""
+    """Where ``clip`` was heard whole and bit for bit, in bytes; None if it was not."""
     found = heard.translate(_ONE_ZERO).find(clip.translate(_ONE_ZERO))
     return None if found < 0 else found
 
@@ -53,7 +55,12 @@ def lost_packets(packets: Sequence[RtpPacket]) -> int:
 
 def is_voice(payload: bytes) -> bool:
     """Whether a packet's μ-law is as loud as voice."""
-    return audioop.rms(audioop.ulaw2lin(payload, 2), 2) >= VOICE_LEVEL
+    return is_loud(audioop.ulaw2lin(payload, 2))
+
+
+def is_loud(pcm: bytes) -> bool:
+    """Whether 16-bit samples are as loud as voice."""
+    return audioop.rms(pcm, 2) >= VOICE_LEVEL
 
 
 @dataclass(slots=True, frozen=True)
@@ -69,13 +76,11 @@ def voice_edges(packets: Sequence[RtpPacket], hang_ms: float = 200) -> list[Voic
     edges: list[VoiceEdge] = []
     last_voice = float("-inf")
     speaking = False
-    for packet in packets:
-        if not packet.is_sound:
-            continue
+    for packet, pcm in decoded(packets):
         if speaking and packet.arrived_at - last_voice > hang_ms / 1000:
             edges.append(VoiceEdge(last_voice + PACKET_S, voice=False))
             speaking = False
-        if is_voice(packet.payload):
+        if is_loud(pcm):
             if not speaking:
                 edges.append(VoiceEdge(packet.arrived_at, voice=True))
                 speaking = True
@@ -86,35 +91,43 @@ def voice_edges(packets: Sequence[RtpPacket], hang_ms: float = 200) -> list[Voic
 def longest_silence_ms(packets: Sequence[RtpPacket], after: float = float("-inf")) -> float:
     """The longest time without voice among the packets that arrived after ``after``."""
     longest, last = 0.0, None
-    for packet in packets:
-        if packet.arrived_at < after or not packet.is_sound:
+    for packet, pcm in decoded(packets):
+        if packet.arrived_at < after:
             continue
         if last is None:
             last = packet.arrived_at
-        if is_voice(packet.payload):
+        if is_loud(pcm):
             longest = max(longest, packet.arrived_at - last)
             last = packet.arrived_at
     return 1000 * longest
 
 
 def write_call_wav(path: Path, call: SipCaller) -> None:
-    """The call as stereo: the caller on the left, what it heard on the right, by the clock."""
-    starts = [at for at, _ in call.sent[:1]] + [packet.arrived_at for packet in call.received[:1]]
+    """The call as stereo at its codec's rate: the caller on the left, what it heard on the right, by the clock.
+
+    For a call that kept its codec.
+    """
+    codec = call.codec
+    sent = [(at, payload) for at, payload in call.sent if payload]
+    received = [packet for packet in call.received if codec_of(packet) is codec]
+    starts = [at for at, _ in sent[:1]] + [packet.arrived_at for packet in received[:1]]
     if not starts:
         raise ValueError("nothing was sent or received")
     start = min(starts)
-    left = _lay_out([(at - start, sound) for at, sound in call.sent])
-    right = _lay_out([(packet.arrived_at - start, packet.payload) for packet in call.received if packet.is_sound])
+    decode = codec.new_decoder()
+    left = _lay_out([(at - start, decode(payload)) for at, payload in sent], codec.rate_hz)
+    right = _lay_out([(packet.arrived_at - start, pcm) for packet, pcm in decoded(received)], codec.rate_hz)
     size = max(len(left), len(right))
-    write_stereo_wav(path, left.ljust(size, b"\0"), right.ljust(size, b"\0"), SLIN_8K)
+    rate = AudioFormat(Encoding.SLIN, codec.rate_hz)
+    write_stereo_wav(path, left.ljust(size, b"\0"), right.ljust(size, b"\0"), rate)
 
 
-def _lay_out(packets: Sequence[tuple[float, bytes]]) -> bytes:
+def _lay_out(packets: Sequence[tuple[float, bytes]], rate_hz: int) -> bytes:
     """Packets as linear sound, each where it belongs; jitter of less than 60 ms does not move them."""
     sound = bytearray()
-    for at, payload in packets:
-        behind = int(at * 8000) - len(sound) // 2
-        if behind > 480:
+    for at, pcm in packets:
+        behind = int(at * rate_hz) - len(sound) // 2
+        if behind > 0.06 * rate_hz:
             sound += bytes(2 * behind)
-        sound += audioop.ulaw2lin(payload, 2)
+        sound += pcm
     return bytes(sound)

@@ -10,8 +10,8 @@ HEADER = struct.Struct("!BBHII")
 VERSION_2 = 0x80
 MARKER = 0x80
 
-DYNAMIC = 96
-"""Payload types from here on mean what SDP says (RFC 3551)."""
+KEYS = 101
+"""The payload type of telephone events: what our phone offers and Asterisk itself prefers."""
 
 DIGITS = "0123456789*#ABCD"
 """Keys in the order of their RFC 4733 event codes."""
@@ -38,8 +38,8 @@ class RtpPacket:
 
     @property
     def is_sound(self) -> bool:
-        """Whether it carries sound, which has a static payload type here; keys have a dynamic one."""
-        return self.payload_type < DYNAMIC
+        """Whether it carries sound, not keys."""
+        return self.payload_type != KEYS
 
 
 def serialize(packet: RtpPacket) -> bytes:
@@ -71,6 +71,14 @@ def sequence_numbers(packets: Sequence[RtpPacket]) -> list[int]:
         last += ((packet.sequence - last + 0x8000) & 0xFFFF) - 0x8000
         numbers.append(last)
     return numbers
+
+
+def in_sequence(packets: Sequence[RtpPacket]) -> list[RtpPacket]:
+    """The packets in the order in which they were sent, keys (telephone events) included, each once."""
+    placed: dict[int, RtpPacket] = {}
+    for number, packet in zip(sequence_numbers(packets), packets, strict=True):
+        placed.setdefault(number, packet)
+    return [placed[number] for number in sorted(placed)]
 
 
 def _skip_optional_fields(datagram: bytes, first: int) -> bytes:

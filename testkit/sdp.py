@@ -21,7 +21,7 @@ _MIRRORED: dict[Direction, Direction] = {
 _STATIC_FORMATS = {0: "PCMU", 3: "GSM", 8: "PCMA", 9: "G722", 18: "G729"}
 """Payload types that need no rtpmap line (RFC 3551); all run at 8000 Hz on the wire."""
 
-_RTPMAP = re.compile(r"(\d{1,3}) ([^\s/]+)/(\d{1,6})(?:/\d+)?")
+_RTPMAP = re.compile(r"(\d{1,3}) ([^\s/]+)/(\d{1,6})(?:/(\d{1,3}))?")
 _MEDIA = re.compile(r"audio (\d{1,5})(?:/\d+)? RTP/S?AVPF? (\d{1,3}(?: \d{1,3})*)")
 
 
@@ -37,6 +37,7 @@ class MediaFormat:
     encoding: str
     clock_rate_hz: int = 8000
     fmtp: str | None = None
+    channels: int = 1
 
 
 @dataclass(slots=True, frozen=True)
@@ -79,7 +80,8 @@ def serialize(description: SessionDescription) -> bytes:
         f"m=audio {description.port} RTP/AVP {' '.join(str(each.payload_type) for each in formats)}",
     ]
     for each in formats:
-        lines.append(f"a=rtpmap:{each.payload_type} {each.encoding}/{each.clock_rate_hz}")
+        channels = f"/{each.channels}" if each.channels > 1 else ""
+        lines.append(f"a=rtpmap:{each.payload_type} {each.encoding}/{each.clock_rate_hz}{channels}")
         if each.fmtp is not None:
             lines.append(f"a=fmtp:{each.payload_type} {each.fmtp}")
     if description.ptime_ms is not None:
@@ -146,7 +148,7 @@ def _connection(fields: list[str]) -> str:
 
 
 def _formats(payload_types: list[int], attributes: list[str]) -> tuple[MediaFormat, ...]:
-    names: dict[int, tuple[str, int]] = {number: (name, 8000) for number, name in _STATIC_FORMATS.items()}
+    names = {number: MediaFormat(number, name) for number, name in _STATIC_FORMATS.items()}
     parameters: dict[int, str] = {}
     for attribute in attributes:
         kind, _, value = attribute.partition(":")
@@ -154,13 +156,14 @@ def _formats(payload_types: list[int], attributes: list[str]) -> tuple[MediaForm
             found = _RTPMAP.fullmatch(value)
             if found is None:
                 raise SdpError(f"a=rtpmap: malformed: {value!r}")
-            names[int(found[1])] = found[2], int(found[3])
+            number = int(found[1])
+            names[number] = MediaFormat(number, found[2], int(found[3]), channels=int(found[4] or 1))
         elif kind == "fmtp":
-            number, _, text = value.partition(" ")
-            if not number.isascii() or not number.isdigit():
+            name, _, text = value.partition(" ")
+            if not name.isascii() or not name.isdigit():
                 raise SdpError(f"a=fmtp: malformed: {value!r}")
-            parameters[int(number)] = text
+            parameters[int(name)] = text
     unnamed = [number for number in payload_types if number not in names]
     if unnamed:
         raise SdpError(f"a=rtpmap: missing for payload type {unnamed[0]}")
-    return tuple(MediaFormat(number, *names[number], parameters.get(number)) for number in payload_types)
+    return tuple(replace(names[number], fmtp=parameters.get(number)) for number in payload_types)

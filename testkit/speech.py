@@ -1,4 +1,4 @@
-"""Sounds to say in tests: spoken sentences, tones and noise, as 8 kHz μ-law."""
+"""Sounds to say in tests: spoken sentences, tones and noise, as 8 kHz μ-law unless said otherwise."""
 
 from __future__ import annotations
 
@@ -22,31 +22,32 @@ _NOISE_BYTES = bytes(value for value in range(256) if value & 0x7F < 0x60)
 
 
 def speak(text: str, voice: str = "rms") -> bytes:
-    """A sentence in one of flite's voices (rms, slt, awb, kal …). Kept on disk: made once per machine.
+    """A sentence in one of flite's voices (rms, slt, awb, kal …). Raises FileNotFoundError without flite."""
+    return audioop.lin2ulaw(speak_slin(text, RATE_HZ, voice), 2)
 
-    Raises FileNotFoundError when flite is not installed.
-    """
+
+def speak_slin(text: str, rate_hz: int, voice: str = "rms") -> bytes:
+    """The same as slin at any rate; above 8 kHz flite says nothing. Kept on disk: made once per machine."""
     key = hashlib.sha256(f"{voice}:{text}".encode()).hexdigest()[:24]
-    cached = CACHE / f"{key}.ulaw"
+    cached = CACHE / f"{key}.slin{rate_hz}"
     if not cached.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=CACHE) as folder:
             # Not to stdout: flite would make a file of that name, and its streamed header lies about lengths.
-            spoken, sound = Path(folder) / "spoken.wav", Path(folder) / "sound.ulaw"
+            spoken, sound = Path(folder) / "spoken.wav", Path(folder) / "sound"
             subprocess.run(["flite", "-voice", voice, "-t", text, "-o", str(spoken)], check=True)
-            sound.write_bytes(_telephone(spoken))
+            sound.write_bytes(_slin(spoken, rate_hz))
             sound.replace(cached)
     return cached.read_bytes()
 
 
-def _telephone(path: Path) -> bytes:
+def _slin(path: Path, rate_hz: int) -> bytes:
     with wave.open(str(path)) as file:
-        rate, frames = file.getframerate(), file.readframes(file.getnframes())
+        native_hz, frames = file.getframerate(), file.readframes(file.getnframes())
     samples = np.frombuffer(frames, dtype="<i2").astype(np.float64)
-    if rate != RATE_HZ:
-        samples = resample_poly(samples, RATE_HZ, rate)
-    linear = np.clip(samples, -32768, 32767).astype("<i2").tobytes()
-    return audioop.lin2ulaw(linear, 2)
+    if native_hz != rate_hz:
+        samples = resample_poly(samples, rate_hz, native_hz)
+    return np.clip(samples, -32768, 32767).astype("<i2").tobytes()
 
 
 def tone(frequency_hz: float, duration_ms: int, amplitude: int = 8000) -> bytes:

@@ -17,6 +17,7 @@ from picows import (
     ws_create_server,
 )
 
+from audio import resample
 from testkit.openai_realtime.script import Script
 from testkit.openai_realtime.session import Session
 
@@ -53,6 +54,7 @@ class OpenAIRealtimeDouble:
         return f"ws://127.0.0.1:{self.port}{PATH}"
 
     async def start(self) -> None:
+        resample.load()  # not while a session waits for it
         if self.script.never_answers == "accepts":
             # the kernel completes TCP handshakes for a socket that nobody accepts from
             self._mute_listener = socket.create_server(("127.0.0.1", self.port))
@@ -91,7 +93,7 @@ class OpenAIRealtimeDouble:
                     "model": session.model,
                     "open": session.is_open,
                     "appends": len(session.appends),
-                    "received_audio_ms": len(session.received_audio) // 8,
+                    "received_audio_ms": int(session.input_format.duration_ms(len(session.received_audio))),
                     "received_events": [event["type"] for event in session.received_events],
                     "responses": [response.status for response in session.responses],
                     "first_byte_sent_at": session.first_byte_sent_at,

@@ -7,6 +7,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from audio.convert import convert
+from audio.formats import ULAW_8K, AudioFormat
 from testkit.openai_realtime.garbage import send_garbage
 from testkit.openai_realtime.script import FunctionCall, Reply
 
@@ -23,10 +25,11 @@ class Item:
     fields: dict[str, Any]
     sound: bytes = b""
     """What the model said in it and the client did not truncate."""
+    audio_format: AudioFormat = ULAW_8K
 
     @property
     def audio_ms(self) -> int:
-        return len(self.sound) // 8
+        return int(self.audio_format.duration_ms(len(self.sound)))
 
     @property
     def call_id(self) -> str | None:
@@ -94,7 +97,8 @@ class Response:
 
     def _begin_message(self) -> Item:
         session = self._session
-        item = Item(session.new_id("item"), "model", {"type": "message", "role": "assistant", "content": []})
+        fields = {"type": "message", "role": "assistant", "content": []}
+        item = Item(session.new_id("item"), "model", fields, audio_format=session.output_format)
         session.items[item.id] = item
         body = item.body("in_progress")
         session.emit("response.output_item.added", response_id=self.id, output_index=0, item=body)
@@ -104,18 +108,20 @@ class Response:
 
     async def _say(self, item: Item) -> bool:
         """Sends the sound; False when a fault of the script ended it."""
-        session, script, sound = self._session, self._script, self._reply.audio
+        session, script, spoken = self._session, self._script, item.audio_format
+        sound = convert(self._reply.audio, self._reply.audio_format, spoken)
         loop = asyncio.get_running_loop()
-        step = script.chunk_ms * 8
+        step = spoken.size_bytes(script.chunk_ms)
         interval_s = 0.0 if script.burst_factor is None else script.chunk_ms / 1000 / script.burst_factor
         started = loop.time()
         for number, start in enumerate(range(0, len(sound), step)):
             if interval_s and number:
                 await asyncio.sleep(started + number * interval_s - loop.time())
-            if self._faulty and script.stall_after_ms is not None and start >= script.stall_after_ms * 8:
+            said_ms = spoken.duration_ms(start)
+            if self._faulty and script.stall_after_ms is not None and said_ms >= script.stall_after_ms:
                 return False
             hangs_up_at_ms = script.disconnect_after_ms
-            if self._faulty and hangs_up_at_ms is not None and start >= hangs_up_at_ms * 8:
+            if self._faulty and hangs_up_at_ms is not None and said_ms >= hangs_up_at_ms:
                 session.hang_up(script.disconnect_code, script.disconnect_reason)
                 return False
             self._transcribe(item, min(start + step, len(sound)) / len(sound))

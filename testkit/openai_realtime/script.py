@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from audio.formats import ULAW_8K, AudioFormat
+
 Garbage = Literal["invalid_json", "wrong_types", "unknown_events", "binary", "huge"]
 
 
@@ -25,7 +27,8 @@ class Reply(_Model):
     """One response of the model: a message, or function calls, or both."""
 
     audio: bytes = b""
-    """μ-law at 8 kHz."""
+    audio_format: AudioFormat = ULAW_8K
+    """Of ``audio``. It is sent as it is to a session that speaks this format, and converted for any other."""
     transcript: str = ""
     calls: tuple[FunctionCall, ...] = ()
 

@@ -13,6 +13,8 @@ from typing import Any, Literal
 import orjson
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 
+from audio.convert import Converter, converter
+from audio.formats import ALAW_8K, SLIN_24K, ULAW_8K, AudioFormat
 from testkit.openai_realtime import validation
 from testkit.openai_realtime.garbage import send_garbage
 from testkit.openai_realtime.responses import Item, Response
@@ -21,8 +23,15 @@ from testkit.openai_realtime.voice import VoiceDetector
 
 Event = dict[str, Any]
 
-MIN_COMMIT_BYTES = 800
-"""100 ms of μ-law: the API refuses to commit less."""
+MIN_COMMIT_MS = 100
+"""The API refuses to commit less sound."""
+
+FORMATS: dict[str, tuple[Event | None, AudioFormat]] = {
+    "audio/pcmu": ({"type": "audio/pcmu"}, ULAW_8K),
+    "audio/pcma": ({"type": "audio/pcma"}, ALAW_8K),
+    "audio/pcm": ({"type": "audio/pcm", "rate": 24000}, SLIN_24K),
+}
+"""How a session may declare each format. One that declares none speaks μ-law here (24 kHz with the real API)."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -56,7 +65,10 @@ class Session(WSListener):
         """All but the appends, in order of arrival."""
         self.received_at: list[float] = []
         """When each of them came."""
+        self.input_format = ULAW_8K
+        self.output_format = ULAW_8K
         self.received_audio = bytearray()
+        """In ``input_format``."""
         self.appends: list[Append] = []
         self.sent_events: list[str] = []
         """Types of what was sent, in order; audio deltas left out."""
@@ -88,6 +100,7 @@ class Session(WSListener):
         self._buffer_bytes = 0
         self._turns = 0
         self._detector = VoiceDetector(script.speech_started_after_ms, 500)
+        self._to_detector: Converter = converter(self.input_format, ULAW_8K)
         self._speech_item = ""
         self._greeted = False
         self._transport: WSTransport
@@ -226,12 +239,12 @@ class Session(WSListener):
         self.received_audio += sound
         self._buffer_bytes += len(sound)
         deaf_after_ms = self.script.deaf_after_ms
-        if deaf_after_ms is not None and len(self.received_audio) >= deaf_after_ms * 8:
+        if deaf_after_ms is not None and self.input_format.duration_ms(len(self.received_audio)) >= deaf_after_ms:
             self.stop_reading()
         turns = self._turn_detection
         if turns is None:
             return
-        for edge in self._detector.hear(sound):
+        for edge in self._detector.hear(self._to_detector(sound)):
             if edge.speaking:
                 self._speech_item = self.new_id("item")
                 self.speech_started_sent_at.append(time.monotonic())
@@ -279,8 +292,8 @@ class Session(WSListener):
         wanted = event.get("session", {})
         for direction in ("input", "output"):
             changes = wanted.get("audio", {}).get(direction, {})
-            if changes.get("format", {"type": "audio/pcmu"}) != {"type": "audio/pcmu"}:
-                self.violated(f"audio.{direction}.format: the double speaks audio/pcmu only")
+            if "format" in changes:
+                self._settle_format(direction, changes["format"])
             self.settings["audio"][direction] |= changes
         self.settings |= {key: value for key, value in wanted.items() if key != "audio"}
         turns = self._turn_detection or {}
@@ -291,11 +304,24 @@ class Session(WSListener):
         self.emit("session.updated", session=self.settings)
         send_garbage(self, self.script.garbage)
 
+    def _settle_format(self, direction: str, declared: Event) -> None:
+        declaration, audio_format = FORMATS.get(declared.get("type", ""), (None, ULAW_8K))
+        if declared != declaration:
+            self.violated(f"audio.{direction}.format: {declared} is none of the API's")
+        elif direction == "output":
+            self.output_format = audio_format
+        elif audio_format != self.input_format:
+            if self.received_audio:
+                self.violated("audio.input.format: changed amid the caller's sound")
+            self.input_format = audio_format
+            self._to_detector = converter(audio_format, ULAW_8K)
+
     def _on_commit(self, event: Event) -> None:
-        if self._buffer_bytes < MIN_COMMIT_BYTES:
+        buffered_ms = self.input_format.duration_ms(self._buffer_bytes)
+        if buffered_ms < MIN_COMMIT_MS:
             self.emit_error(
                 "input_audio_buffer_commit_empty",
-                f"buffer too small: {self._buffer_bytes // 8} ms of at least 100 ms",
+                f"buffer too small: {buffered_ms:.0f} ms of at least {MIN_COMMIT_MS} ms",
                 event.get("event_id"),
             )
         else:
@@ -322,7 +348,7 @@ class Session(WSListener):
         elif not 1 <= audio_end_ms <= item.audio_ms:
             self.emit_error("invalid_value", f"audio of {item.audio_ms} ms cannot end at {audio_end_ms} ms", cause)
         else:
-            item.sound = item.sound[: audio_end_ms * 8]
+            item.sound = item.sound[: item.audio_format.size_bytes(audio_end_ms)]
             self.truncated.append(Truncated(item_id, audio_end_ms))
             self.emit("conversation.item.truncated", item_id=item_id, content_index=0, audio_end_ms=audio_end_ms)
 

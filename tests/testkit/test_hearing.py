@@ -10,6 +10,7 @@ from typing import cast
 import pytest
 
 from testkit.caller import SipCaller, in_sequence
+from testkit.codecs import PCMU
 from testkit.hearing import (
     clip_arrived_at,
     find_clip,
@@ -88,7 +89,7 @@ def test_gaps_are_between_packets_of_sound() -> None:
 def test_a_call_is_written_with_both_sides_where_they_belong(tmp_path: Path) -> None:
     sent = [(0.02 * n, VOICE if n == 0 else SILENCE) for n in range(50)]
     received = packets([SILENCE] * 10 + [VOICE] + [SILENCE] * 10, start_s=0.1)
-    call = cast(SipCaller, SimpleNamespace(sent=sent, received=received))
+    call = cast(SipCaller, SimpleNamespace(sent=sent, received=received, codec=PCMU))
     write_call_wav(tmp_path / "call.wav", call)
     with wave.open(str(tmp_path / "call.wav")) as file:
         assert (file.getnchannels(), file.getframerate(), file.getsampwidth()) == (2, 8000, 2)

@@ -9,7 +9,7 @@ import pytest
 
 from testkit import speech
 from testkit.hearing import is_voice
-from testkit.speech import noise, speak, tone
+from testkit.speech import noise, speak, speak_slin, tone
 
 AMBIGUOUS = 0x7F
 
@@ -33,5 +33,12 @@ def test_a_sentence_is_spoken_and_kept(voice: str, tmp_path: Path, monkeypatch: 
     frames = [spoken[start : start + 160] for start in range(0, len(spoken), 160)]
     assert sum(is_voice(frame) for frame in frames) > len(frames) / 2
     (kept,) = tmp_path.iterdir()
-    kept.write_bytes(b"kept")
-    assert speak("What are your opening hours?", voice) == b"kept"
+    kept.write_bytes(bytes(320))
+    assert speak("What are your opening hours?", voice) == b"\xff" * 160
+
+
+@pytest.mark.skipif(shutil.which("flite") is None, reason="flite is not installed")
+def test_a_sentence_is_as_long_at_any_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speech, "CACHE", tmp_path)
+    durations_s = [len(speak_slin("Good morning.", rate_hz)) / 2 / rate_hz for rate_hz in (8000, 16000, 24000)]
+    assert durations_s == pytest.approx([durations_s[0]] * 3, abs=0.001)
