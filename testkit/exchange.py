@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+import statistics
+from bisect import bisect_right
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import accumulate, count
 from types import TracebackType
 from typing import Any, Self
 
 from testkit.asterisk import AsteriskInstance
-from testkit.caller import SipCaller
+from testkit.caller import SipCaller, in_sequence
 from testkit.engine import EngineProcess
 from testkit.hearing import find_clip
 from testkit.openai_realtime import OpenAIRealtimeDouble, Reply, Script, Session
@@ -67,6 +69,36 @@ exten => _X.,1,Set(AI_TRANSPORT=${PJSIP_HEADER(read,X-AI-Transport)})
  same => n,Stasis(site-${EXTEN:0:1})
  same => n,Hangup()
 """
+
+
+def engine_at(
+    asterisk: AsteriskInstance,
+    site: str,
+    *,
+    provider_url: str,
+    app_name: str,
+    settings: Mapping[str, Any] | None = None,
+) -> EngineProcess:
+    """The engine of this site, as an application of this Asterisk."""
+    together = {
+        "default_provider": "openai_realtime",
+        "providers": {"openai_realtime": {"base_url": provider_url}},
+        **(settings or {}),
+        **SITES[site],
+    }
+    return EngineProcess(
+        ari_port=asterisk.ari_port,
+        username=asterisk.username,
+        password=asterisk.password,
+        app_name=app_name,
+        settings=together | {"websocket": {"port": asterisk.media_ws_port, **together.get("websocket", {})}},
+        environment={
+            "ASTERISK_MEDIA_USERNAME": asterisk.media_username,
+            "ASTERISK_MEDIA_PASSWORD": asterisk.media_password,
+        },
+    )
+
+
 @dataclass
 class Exchange:
     """``async with Exchange(ways) as exchange``; ``settings`` are laid over those of all engines."""
@@ -133,7 +165,9 @@ class Exchange:
 
     async def media_channel_of(self, conversation: Conversation) -> dict[str, Any]:
         """The channel of this conversation's sound, as ARI describes it."""
-        others = [member for member in (await self._bridge_of(conversation))["channels"] if member != conversation.call_id]
+        others = [
+            member for member in (await self._bridge_of(conversation))["channels"] if member != conversation.call_id
+        ]
         (channel,) = [each for each in await self._ari.channels() if each["id"] in others]
         return channel
 
@@ -212,23 +246,12 @@ class Exchange:
         (local / "extensions.conf").write_text(_DIALPLAN)
 
     def _engine(self, site: str) -> EngineProcess:
-        asterisk = self.asterisk
-        settings = {
-            "default_provider": "openai_realtime",
-            "providers": {"openai_realtime": {"base_url": self.double.url}},
-            **self.settings,
-            **SITES[site],
-        }
-        return EngineProcess(
-            ari_port=asterisk.ari_port,
-            username=asterisk.username,
-            password=asterisk.password,
+        return engine_at(
+            self.asterisk,
+            site,
             app_name=f"site-{self._sites.index(site)}",
-            settings=settings | {"websocket": {"port": asterisk.media_ws_port, **settings.get("websocket", {})}},
-            environment={
-                "ASTERISK_MEDIA_USERNAME": asterisk.media_username,
-                "ASTERISK_MEDIA_PASSWORD": asterisk.media_password,
-            },
+            provider_url=self.double.url,
+            settings=self.settings,
         )
 
 
@@ -286,6 +309,26 @@ class Conversation:
         lost = lost_frames(received, clip)
         assert lost == 0 and (clip in received or not self.way.bridged), f"{lost} of {len(clip) // 160} frames lost"
 
+    def delays_to_caller_ms(self, clip: bytes) -> list[float]:
+        """For each 20 ms of ``clip``, heard whole: how much later it came than by an even clock from its beginning."""
+        packets = [packet for packet in in_sequence(self.call.received) if packet.is_sound]
+        ends = list(accumulate(len(packet.payload) for packet in packets))
+        start = find_clip(self.call.heard(), clip)
+        assert start is not None
+        arrivals = [packets[bisect_right(ends, start + offset)].arrived_at for offset in range(0, len(clip), 160)]
+        return [1000 * (arrival - arrivals[0]) - 20 * number for number, arrival in enumerate(arrivals)]
+
+    def delays_to_provider_ms(self, words: bytes) -> list[float]:
+        """For each 20 ms of ``words``, from when they left the caller's phone until the provider was sent them."""
+        appends = self.session.appends
+        ends = list(accumulate(append.size_bytes for append in appends))
+        sent_at = {sound: at for at, sound in self.call.sent}
+        delays, found = [], 0
+        for frame in frames(words):
+            found = self.session.received_audio.index(frame, found)
+            delays.append(1000 * (appends[bisect_right(ends, found)].at - sent_at[frame]))
+        return delays
+
     async def _until(self, condition: Callable[[], bool], limit_s: float, what: str) -> None:
         await wait_until(condition, limit_s, f"{self.way.name}: {what}")
 
@@ -299,6 +342,11 @@ def murmur(duration_ms: int, seed: int) -> bytes:
 def frames(clip: bytes) -> Iterator[bytes]:
     """The clip in pieces of 20 ms."""
     return (clip[start : start + 160] for start in range(0, len(clip), 160))
+
+
+def growth_ms(delays_ms: Sequence[float]) -> float:
+    """By how much the last five seconds were later than the first five; by medians, as machines have other work."""
+    return statistics.median(delays_ms[-250:]) - statistics.median(delays_ms[:250])
 
 
 def lost_frames(heard: bytes | bytearray, clip: bytes) -> int:

@@ -26,7 +26,7 @@ from engine.playback import StreamingPlaybackManager
 from engine.playback_files import PlaybackFiles
 from engine.playout import Playback, PlaybackState, PlayoutEvent
 from engine.sessions import Session
-from engine.wires import NoWireError, Wires
+from engine.wires import NoWireError, Wire, Wires
 from transport.ari import AriClient, AriError
 from transport.media import MediaPort, MediaUnavailable
 
@@ -143,10 +143,12 @@ class Call:
         self._settings = self._choose(asked)
         self._lifecycle.to(CallState.CONNECTING)
         try:
-            port = self._open_port(asked)
+            wire = self._choose_wire(asked)
+            port = wire.transport.open_port(self._session.ids.media, wire.audio_format)
             self._conversation = Conversation(
                 self._session,
                 port,
+                wire.caller_format,
                 partial(self._open_playback, port),
                 self._settings,
                 self._services.conversation,
@@ -177,7 +179,7 @@ class Call:
             self._log.warning("variables_unknown", error=str(error))
             return {}
 
-    def _open_port(self, asked: Mapping[str, str]) -> MediaPort:
+    def _choose_wire(self, asked: Mapping[str, str]) -> Wire:
         codec = asked.get(CODEC, "").strip("()").partition("|")[0]
         wire = self._services.wires.choose(asked.get("AI_TRANSPORT", ""), asked.get("AI_AUDIO_FORMAT", ""), codec)
         if wire.compromise:
@@ -185,7 +187,7 @@ class Call:
         self._log.info(
             "wire_chosen", transport=wire.transport.name, audio_format=str(wire.audio_format), caller_codec=codec
         )
-        return wire.transport.open_port(self._session.ids.media, wire.audio_format)
+        return wire
 
     def _open_playback(self, port: MediaPort, on_event: Callable[[PlayoutEvent], None]) -> Playback:
         """The way of playing that suits the wire and the operator."""
@@ -212,7 +214,9 @@ class Call:
         files = self._services.files.for_call()
         try:
             async with asyncio.TaskGroup() as requests:
-                player = AriFilePlayer(self._services.ari, self._session.call_id, spawn=lambda work: _spawn(requests, work))
+                player = AriFilePlayer(
+                    self._services.ari, self._session.call_id, spawn=lambda work: _spawn(requests, work)
+                )
                 self._player = player
                 apology = self._services.conversation.clips(ULAW_8K)[Clip.APOLOGY]
                 heard = await play_once(player, files, apology, ULAW_8K)

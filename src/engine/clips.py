@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 
-from audio.convert import converter
+from audio.convert import convert
 from audio.formats import AudioFormat
 from audio.wav import read_wav
 from engine.conversation_events import Clip
@@ -21,5 +21,5 @@ def load_clips(wire: AudioFormat) -> Mapping[Clip, bytes]:
     for clip, name in _FILES.items():
         with resources.as_file(resources.files("engine") / "sounds" / name) as path:
             sound, recorded = read_wav(path)
-        clips[clip] = converter(recorded, wire)(sound)
+        clips[clip] = convert(sound, recorded, wire)
     return clips

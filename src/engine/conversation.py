@@ -99,6 +99,7 @@ class Conversation:
         self,
         session: Session,
         port: MediaPort,
+        caller_format: AudioFormat,
         open_playback: Callable[[Callable[[PlayoutEvent], None]], Playback],
         settings: ConversationSettings,
         services: ConversationServices,
@@ -106,10 +107,12 @@ class Conversation:
         end: Callable[[EndReason], None],
         spawn: Callable[[Coroutine[Any, Any, None]], None],
     ) -> None:
-        """``open_playback`` is given what takes the playout's events; ``end`` ends the call; ``spawn`` runs work
-        that is cancelled when the call ends."""
+        """``caller_format`` is the sound at the caller's end of the wire. ``open_playback`` is given what takes the
+        playout's events. ``end`` ends the call; ``spawn`` runs work that is cancelled when the call ends.
+        """
         self._session = session
         self._port = port
+        self._caller_format = caller_format
         self._settings = settings
         self._services = services
         self._end = end
@@ -187,7 +190,7 @@ class Conversation:
                         caller_number=self._session.caller.number,
                         tools=TOOLS,
                         interruptible=settings.rules.barge_in,
-                        wire=self._port.format,
+                        wire=self._caller_format,
                     )
                 )
                 self._join(provider)

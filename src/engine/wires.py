@@ -37,6 +37,7 @@ _BEST_FOR: Mapping[str, tuple[AudioFormat, ...]] = {
     "slin24": (SLIN_24K, SLIN_16K, *_NARROWBAND),
     "slin48": (SLIN_24K, SLIN_16K, *_NARROWBAND),
 }
+_COMPANDED = {"ulaw": ULAW_8K, "alaw": ALAW_8K}
 _WIDEBAND_AT_LEAST_HZ: Mapping[str, int] = {
     codec: formats[0].rate_hz for codec, formats in _BEST_FOR.items() if formats[0].rate_hz > SLIN_8K.rate_hz
 }
@@ -48,8 +49,14 @@ class Wire:
 
     transport: MediaTransport
     audio_format: AudioFormat
+    caller_codec: str
     compromise: str = ""
     """Why it is not what was asked for; empty when it is."""
+
+    @property
+    def caller_format(self) -> AudioFormat:
+        """The sound at the caller's end of it: a linear wire may lead to a phone that compands."""
+        return _COMPANDED.get(self.caller_codec, self.audio_format)
 
 
 class NoWireError(Exception):
@@ -129,7 +136,7 @@ class Wires:
             else:
                 transport = asked
         audio_format = self._format(transport, asked_format or self._audio_format, caller_codec, compromises)
-        return Wire(transport, audio_format, "; ".join(compromises))
+        return Wire(transport, audio_format, caller_codec, "; ".join(compromises))
 
     def _format(self, transport: MediaTransport, asked: str, caller_codec: str, compromises: list[str]) -> AudioFormat:
         if asked != AUTO:

@@ -137,7 +137,7 @@ class CallContext:
     interruptible: bool = True
     """Whether the caller's speech may break a reply off."""
     wire: AudioFormat = ULAW_8K
-    """What carries the call's sound. A provider that can choose its formats takes those nearest to it."""
+    """The call's sound as the caller has it. A provider that can choose its formats takes those nearest to it."""
 
 
 @dataclass(slots=True, frozen=True)

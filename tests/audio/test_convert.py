@@ -68,9 +68,27 @@ def test_other_rates_convert_too() -> None:
     assert converter(wide_ulaw, wide_slin)(b"\x80\xff") == (32124).to_bytes(2, "little") + b"\0\0"
 
 
-def test_differing_rates_are_refused_with_both_named() -> None:
-    with pytest.raises(UnsupportedConversion, match="slin 24000 Hz to ulaw 8000 Hz: the sample rates differ"):
-        converter(AudioFormat(Encoding.SLIN, 24000), ULAW_8K)
+@pytest.mark.parametrize("audio_format", [ULAW_8K, ALAW_8K, SLIN_8K])
+def test_nothing_is_left_to_drain_at_one_rate(audio_format: AudioFormat) -> None:
+    change = converter(SLIN_8K, audio_format)
+    change(bytes(320))
+    assert change.drain() == b""
+
+
+def test_draining_drops_half_a_sample() -> None:
+    to_ulaw = converter(SLIN_8K, ULAW_8K)
+    to_ulaw(b"\x7c")
+    to_ulaw.drain()
+    assert to_ulaw((-32124).to_bytes(2, "little", signed=True)) == b"\x00"
+
+
+@pytest.mark.parametrize("rate_hz", [0, 50, 1_000_000])
+def test_rates_that_are_none_are_refused_by_name(rate_hz: int) -> None:
+    odd = AudioFormat(Encoding.SLIN, rate_hz)
+    with pytest.raises(UnsupportedConversion, match=f"slin {rate_hz} Hz to ulaw 8000 Hz: only rates of 4000 to"):
+        converter(odd, ULAW_8K)
+    with pytest.raises(UnsupportedConversion, match=f"ulaw 8000 Hz to slin {rate_hz} Hz"):
+        converter(ULAW_8K, odd)
 
 
 def test_importing_warns_of_nothing() -> None:

@@ -68,6 +68,12 @@ def test_auto_carries_what_the_callers_phone_sends(transport: str, codec: str, c
     assert (wire.transport.name, wire.audio_format, wire.compromise) == (transport, chosen, "")
 
 
+def test_a_provider_is_told_the_companding_at_the_callers_end_of_a_linear_wire() -> None:
+    assert wires().choose("", "", "alaw").caller_format == ALAW_8K
+    assert wires().choose("", "", "gsm").caller_format == SLIN_8K
+    assert wires().choose("", "", "g722").caller_format == SLIN_16K
+
+
 def test_the_dialplan_chooses_for_a_call() -> None:
     wire = wires().choose("externalmedia", "alaw", "ulaw")
     assert (wire.transport.name, wire.audio_format, wire.compromise) == ("externalmedia", ALAW_8K, "")

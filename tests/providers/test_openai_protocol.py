@@ -324,6 +324,18 @@ class TestInterrupt:
         assert [event["item_id"] for event in wire.sent("conversation.item.truncate")] == ["i2"]
         assert wire.sent("conversation.item.delete") == []
 
+    def test_what_came_after_is_what_sounded_later_whatever_its_words_did(self) -> None:
+        wire = self.reply()
+        wire.transcript("Later.", "i3")
+        wire.sound(SECOND, "i2")
+        wire.sound(SECOND, "i3")
+        wire.messages.clear()
+        wire.session.interrupt("i2", 10)
+        assert [event["item_id"] for event in wire.sent("conversation.item.delete")] == ["i3"]
+        chunks = len(wire.sink.chunks)
+        wire.sound(SECOND, "i3")
+        assert len(wire.sink.chunks) == chunks
+
     def test_tells_the_api_once(self) -> None:
         wire = self.reply()
         wire.session.interrupt("i1", 500)

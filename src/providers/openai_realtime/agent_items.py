@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-BYTES_PER_MS = 8
-"""μ-law at 8 kHz."""
+from audio.formats import AudioFormat
 
 REMEMBERED = 256
 """Items and cut responses older than this many are forgotten: nothing of theirs is still on its way."""
@@ -25,10 +24,6 @@ class AgentItem:
     cut: bool = False
     """The caller cut it off; what still arrives of it is dropped."""
 
-    @property
-    def received_ms(self) -> int:
-        return self.received_bytes // BYTES_PER_MS
-
 
 @dataclass(slots=True, frozen=True)
 class Truncation:
@@ -46,9 +41,10 @@ class Deletion:
 
 
 class AgentItems:
-    """The items in the order in which they began."""
+    """The items in the order of their first sound, or of their first mention while they are silent."""
 
-    def __init__(self) -> None:
+    def __init__(self, audio_format: AudioFormat) -> None:
+        self._format = audio_format
         self._items: dict[str, AgentItem] = {}
         self._cut_responses: dict[str, None] = {}
 
@@ -60,6 +56,13 @@ class AgentItems:
             self._items[item_id] = item
             _forget_oldest(self._items)
         return item
+
+    def sounded(self, item_id: str, size_bytes: int) -> None:
+        """A piece of an item's sound has arrived."""
+        item = self._items[item_id]
+        if not item.received_bytes:
+            self._items[item_id] = self._items.pop(item_id)
+        item.received_bytes += size_bytes
 
     def find(self, item_id: str) -> AgentItem | None:
         return self._items.get(item_id)
@@ -91,7 +94,7 @@ class AgentItems:
         corrections: list[Truncation | Deletion] = []
         first = self._items[item_id]
         if not first.cut:
-            corrections += _correction(item_id, first, heard_ms)
+            corrections += self._correction(item_id, first, heard_ms)
             first.cut = True
         for later_id in ids[ids.index(item_id) + 1 :]:
             later = self._items[later_id]
@@ -100,14 +103,14 @@ class AgentItems:
                 later.cut = True
         return corrections
 
-
-def _correction(item_id: str, item: AgentItem, heard_ms: int) -> list[Truncation | Deletion]:
-    audible_ms = min(heard_ms, item.received_ms)
-    if audible_ms < 1:
-        return [Deletion(item_id)]
-    if item.whole and audible_ms == item.received_ms:
-        return []  # heard to the end: truncating would cost the model the item's text
-    return [Truncation(item_id, audible_ms)]
+    def _correction(self, item_id: str, item: AgentItem, heard_ms: int) -> list[Truncation | Deletion]:
+        received_ms = int(self._format.duration_ms(item.received_bytes))
+        audible_ms = min(heard_ms, received_ms)
+        if audible_ms < 1:
+            return [Deletion(item_id)]
+        if item.whole and audible_ms == received_ms:
+            return []  # heard to the end: truncating would cost the model the item's text
+        return [Truncation(item_id, audible_ms)]
 
 
 def _forget_oldest(remembered: dict[str, AgentItem] | dict[str, None]) -> None:

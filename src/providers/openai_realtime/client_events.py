@@ -10,24 +10,27 @@ from typing import Any
 
 import orjson
 
+from audio.formats import AudioFormat
 from providers.base import CallContext
 from providers.openai_realtime.config import OpenAIRealtimeConfig, TurnDetection
+from providers.openai_realtime.sound import DECLARATIONS
 
-_ULAW = {"type": "audio/pcmu"}
 
-
-def session_update(event_id: str, config: OpenAIRealtimeConfig, context: CallContext) -> bytes:
-    """Settles the session: μ-law both ways, who owns the turn, the agent's instructions and tools."""
+def session_update(
+    event_id: str, config: OpenAIRealtimeConfig, context: CallContext, audio_format: AudioFormat
+) -> bytes:
+    """Settles the session: one format both ways, who owns the turn, the agent's instructions and tools."""
+    declared = dict(DECLARATIONS[audio_format])
     session: dict[str, Any] = {
         "type": "realtime",
         "output_modalities": ["audio"],
         "instructions": context.prompt,
         "audio": {
             "input": {
-                "format": _ULAW,
+                "format": declared,
                 "turn_detection": _turn_detection(config.turn_detection, interruptible=context.interruptible),
             },
-            "output": {"format": _ULAW, "voice": config.voice},
+            "output": {"format": declared, "voice": config.voice},
         },
         "tools": [
             {

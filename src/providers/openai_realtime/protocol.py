@@ -21,7 +21,7 @@ from providers.base import (
     ToolCalled,
 )
 from providers.openai_realtime import client_events
-from providers.openai_realtime.agent_items import BYTES_PER_MS, AgentItem, AgentItems, Truncation
+from providers.openai_realtime.agent_items import AgentItem, AgentItems, Truncation
 from providers.openai_realtime.api_errors import ALREADY_ACTIVE, COMMIT_EMPTY, ApiError
 from providers.openai_realtime.commits import Commits
 from providers.openai_realtime.config import OpenAIRealtimeConfig
@@ -38,6 +38,7 @@ from providers.openai_realtime.server_events import (
     parse,
     text,
 )
+from providers.openai_realtime.sound import nearest
 from providers.openai_realtime.tool_calls import Results, ToolCalls
 
 logger = structlog.get_logger(__name__)
@@ -62,10 +63,12 @@ class RealtimeSession:
         self._send: Callable[[bytes], None]
         self._started = False
         self._event_count = 0
-        self._items = AgentItems()
+        self.audio_format = nearest(context.wire)
+        """Of the sound in both directions."""
+        self._items = AgentItems(self.audio_format)
         self._requests = ReplyRequests()
         self._tools = ToolCalls()
-        self._commits = Commits(config.commit_threshold_ms * BYTES_PER_MS)
+        self._commits = Commits(self.audio_format.size_bytes(config.commit_threshold_ms))
         self._caller_text = ("", "")
         self._faults = 0
         self.server_owns_turns = config.turn_detection.type != "none"
@@ -85,7 +88,7 @@ class RealtimeSession:
         self._send = send
         self._started = True
         event_id = self._event_id("session")
-        send(client_events.session_update(event_id, self._config, self._context))
+        send(client_events.session_update(event_id, self._config, self._context, self.audio_format))
         self._ask_next()
 
     def append(self, frame: bytes) -> None:
@@ -172,8 +175,9 @@ class RealtimeSession:
             self.late_deltas += 1
             return
         chunk = audio(event, "delta")
-        item.received_bytes += len(chunk)
-        self._sink.audio(item_id, chunk)
+        if chunk:
+            self._items.sounded(item_id, len(chunk))
+            self._sink.audio(item_id, chunk)
 
     def _on_audio_done(self, event: Event) -> None:
         self._finish(text(event, "item_id"))

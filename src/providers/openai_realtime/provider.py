@@ -1,4 +1,4 @@
-"""The OpenAI Realtime provider: one WebSocket per call, μ-law both ways."""
+"""The OpenAI Realtime provider: one WebSocket per call, in the format nearest to the call's wire."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections import deque
 
 from pydantic import SecretStr
 
-from audio.formats import ULAW_8K
 from providers import ws
 from providers.base import CallContext, Capabilities, ProviderError, ProviderSink, ProviderStatus
 from providers.openai_realtime.config import OpenAIRealtimeConfig
@@ -19,8 +18,6 @@ CONNECT_TIMEOUT_S = 5.0
 HELD_MS = 5000
 """How much of the caller's newest sound is kept while nothing can be sent: before the connection stands, and
 while the server does not read."""
-
-_HELD_BYTES = ULAW_8K.samples(ULAW_8K.rate_hz * HELD_MS // 1000) * ULAW_8K.bytes_per_sample
 
 NORMAL_CLOSURE = 1000
 GOING_AWAY = 1001
@@ -40,11 +37,13 @@ class OpenAIRealtimeProvider:
         self._api_key = api_key
         self._tls = tls
         self._session = RealtimeSession(config, context)
-        self._capabilities = Capabilities(ULAW_8K, ULAW_8K, owns_turns=self._session.server_owns_turns)
+        spoken = self._session.audio_format
+        self._capabilities = Capabilities(spoken, spoken, owns_turns=self._session.server_owns_turns)
         self._sink: ProviderSink
         self._socket: ws.WebSocket | None = None
         self._held: deque[bytes] = deque()
         self._held_bytes = 0
+        self._held_limit_bytes = spoken.size_bytes(HELD_MS)
         self._turn_ended_early = False
         self.frames_dropped = 0
         """Frames of the caller that had to make room for newer ones."""
@@ -99,7 +98,7 @@ class OpenAIRealtimeProvider:
             return
         self._held.append(frame)
         self._held_bytes += len(frame)
-        while self._held_bytes > _HELD_BYTES:
+        while self._held_bytes > self._held_limit_bytes:
             self._held_bytes -= len(self._held.popleft())
             self.frames_dropped += 1
 
