@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-import socket
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from enum import Enum, auto
@@ -27,6 +25,7 @@ from transport.audiosocket_codec import (
     encode_audio,
 )
 from transport.media import Closed, Connected, DtmfReceived, ExternalMedia, PortEvent, Requirement
+from transport.sockets import STALL_LIMIT_S, is_wildcard, tune_stream
 
 log = structlog.get_logger(__name__)
 
@@ -35,18 +34,12 @@ MAX_UNIDENTIFIED = 64
 """Connections that have not said which call they are; beyond it the oldest makes room."""
 MAX_BACKLOG_MS = 500
 """Sound of ours that waits in this process for a peer that has stopped reading."""
-PEER_TIMEOUT_MS = 10_000
-"""How long the peer may leave what we sent unacknowledged before the kernel gives the connection up."""
 
 _ARI_FORMATS = {SLIN_8K: "slin", SLIN_16K: "slin16", SLIN_24K: "slin24"}
 # Keys by the wire came with 22.4, other rates than 8 kHz with 22.7.
 _NARROWBAND = Requirement(("res_audiosocket.so", "chan_audiosocket.so"), (22, 4))
 _WIDEBAND = Requirement(_NARROWBAND.modules, (22, 7))
-# What the kernel holds on top; left alone it grows to minutes of sound.
-_SEND_BUFFER_BYTES = 16_384
 _MAX_FRAME_MS = 1000
-# asyncio allocates this much for each read, 256 KiB by default: half the cost of a frame.
-_READ_BYTES = 8192
 # What an error code means is up to the application.
 _NOT_EXPECTED = encode(ErrorReceived(b"\x01"))
 _NOT_UNDERSTOOD = encode(ErrorReceived(b"\x02"))
@@ -99,6 +92,7 @@ class AudioSocketPort:
         self._max_frame_bytes = audio_format.frame_bytes * _MAX_FRAME_MS // FRAME_MS
         self._state = _PortState.WAITING
         self._wire: asyncio.Transport
+        self._stall_limit: asyncio.TimerHandle | None = None
 
     def external_media(self) -> ExternalMedia:
         return ExternalMedia(
@@ -128,7 +122,7 @@ class AudioSocketPort:
         self._transport._expect_no_more(self._media_id)
         if self._state in (_PortState.LIVE, _PortState.STALLED):
             self._wire.abort()
-        self._state = _PortState.CLOSED
+        self._enter_closed()
 
     def _attach(self, wire: asyncio.Transport) -> None:
         wire.set_write_buffer_limits(high=MAX_BACKLOG_MS // FRAME_MS * (3 + self.format.frame_bytes))
@@ -138,10 +132,24 @@ class AudioSocketPort:
     def _stall(self) -> None:
         if self._state is _PortState.LIVE:
             self._state = _PortState.STALLED
+            self._stall_limit = asyncio.get_running_loop().call_later(STALL_LIMIT_S, self._give_up)
 
     def _resume(self) -> None:
         if self._state is _PortState.STALLED:
             self._state = _PortState.LIVE
+            self._forget_stall()
+
+    def _give_up(self) -> None:
+        self._wire.abort()
+        self._lose("Asterisk has stopped reading")
+
+    def _forget_stall(self) -> None:
+        if self._stall_limit is not None:
+            self._stall_limit.cancel()
+
+    def _enter_closed(self) -> None:
+        self._state = _PortState.CLOSED
+        self._forget_stall()
 
     def _receive(self, pcm: bytes) -> None:
         self.frames_received += 1
@@ -149,7 +157,7 @@ class AudioSocketPort:
 
     def _lose(self, reason: str) -> None:
         if self._state is not _PortState.CLOSED:
-            self._state = _PortState.CLOSED
+            self._enter_closed()
             self.on_event(Closed(reason))
 
 
@@ -178,10 +186,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.wire = cast(asyncio.Transport, transport)
-        # An implementation detail of asyncio's selector transports; uvloop has no such cost.
-        if hasattr(self.wire, "max_size"):
-            self.wire.max_size = _READ_BYTES
-        _tune(self.wire.get_extra_info("socket"))
+        tune_stream(self.wire)
         self._server._welcome(self)
 
     def data_received(self, data: bytes) -> None:
@@ -259,7 +264,7 @@ class AudioSocketTransport:
         identify_timeout_s: float = IDENTIFY_TIMEOUT_S,
         max_unidentified: int = MAX_UNIDENTIFIED,
     ) -> None:
-        if advertise_host is None and _is_wildcard(host):
+        if advertise_host is None and is_wildcard(host):
             raise ValueError(f"listening on {host!r} needs advertise_host: where does Asterisk reach it?")
         self._counts = AudioSocketCounters()
         self._host = host
@@ -374,17 +379,3 @@ class AudioSocketTransport:
             self._counts.abandoned += 1
         if not self._connections:
             self._all_gone.set()
-
-
-def _tune(wire: socket.socket) -> None:
-    wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    wire.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
-    if hasattr(socket, "TCP_USER_TIMEOUT"):
-        wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, PEER_TIMEOUT_MS)
-
-
-def _is_wildcard(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_unspecified
-    except ValueError:
-        return host == ""

@@ -8,7 +8,6 @@ what ends a call are ARI's events.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import random
 import resource
 import socket
@@ -24,10 +23,11 @@ import structlog
 
 from audio.conceal import Concealer
 from audio.formats import AudioFormat
-from transport.jitter_buffer import Gap, JitterBuffer, Piece
+from transport.jitter_buffer import Gap, JitterBuffer, Piece, StreamCounters
 from transport.media import Closed, Connected, ExternalMedia, MediaUnavailable, PortEvent, Requirement
 from transport.rtp_codec import OutgoingStream, RtpError, is_rtcp, parse
 from transport.rtp_formats import CLOCK_HZ, WIRE_FORMATS
+from transport.sockets import is_wildcard
 
 log = structlog.get_logger(__name__)
 
@@ -279,7 +279,7 @@ class RtpTransport:
         asterisk_host: str = "127.0.0.1",
         allowed_hosts: Collection[str] = (),
     ) -> None:
-        if advertise_host is None and _is_wildcard(host):
+        if advertise_host is None and is_wildcard(host):
             raise ValueError(f"listening on {host!r} needs advertise_host: where does Asterisk reach it?")
         self.advertised_host = advertise_host or host
         self._counts = RtpCounters()
@@ -291,7 +291,7 @@ class RtpTransport:
         self._family = socket.AF_INET
         self._next_port = random.randrange(len(ports))
         self._open_ports: set[RtpPort] = set()
-        self._of_closed_ports: Counter[str] = Counter()
+        self._of_closed_ports = Counter(asdict(StreamCounters()))
 
     @property
     def counters(self) -> Mapping[str, int]:
@@ -356,7 +356,7 @@ class RtpTransport:
         number = variables.get("UNICASTRTP_LOCAL_PORT", "")
         if not number.isdecimal() or not 0 < int(number) < 65536:
             raise MediaUnavailable(f"Asterisk did not say where it receives RTP: port {number!r}")
-        if _is_wildcard(host):
+        if is_wildcard(host):
             host = self._asterisk_host
         try:
             found = await _addresses(host, family)
@@ -374,13 +374,6 @@ async def _addresses(host: str, family: socket.AddressFamily) -> list[str]:
     flags = socket.AI_V4MAPPED if family == socket.AF_INET6 else 0
     found = await asyncio.get_running_loop().getaddrinfo(host, None, family=family, type=socket.SOCK_DGRAM, flags=flags)
     return [str(address[0]) for *_, address in found]
-
-
-def _is_wildcard(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_unspecified
-    except ValueError:
-        return host == ""
 
 
 def _allow_open_files(wanted: int) -> None:

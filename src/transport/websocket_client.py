@@ -18,13 +18,11 @@ from audio.formats import AudioFormat
 from transport.media import ExternalMedia, MediaUnavailable, Requirement
 from transport.websocket import (
     ARI_FORMATS,
-    MAX_MESSAGE_BYTES,
     SINCE,
     WebSocketPort,
     WebSocketTransport,
-    Wire,
-    websocket_log,
 )
+from transport.websocket_wire import MAX_MESSAGE_BYTES, Wire, websocket_log
 
 CONNECT_TIMEOUT_S = 5.0
 
@@ -53,10 +51,14 @@ class _Visit(Wire):
         self._fail_handshake(exc or ConnectionError("Asterisk closed the connection"))
 
     def _shake_hands(self, message: Request | Response) -> None:
-        # The library keeps what is wrong with the answer for ``_fail_handshake``.
-        if self._websocket.handshake_exc is None and self._host.is_waiting and not self.opened.done():
-            self._join(self._host)
+        # What is wrong with the answer comes to ``_fail_handshake``.
+        if self._websocket.handshake_exc is not None or self.opened.done():
+            return
+        if self._host.is_waiting:
+            self._host.attach(self)
             self.opened.set_result(None)
+        else:
+            self._fail_handshake(ConnectionError("the call was over first"))
 
     def _fail_handshake(self, error: Exception) -> None:
         if not self.opened.done():
@@ -83,7 +85,8 @@ class WebSocketClientTransport(WebSocketTransport):
         try:
             self._base = parse_uri(base_url)
         except InvalidURI as error:
-            raise ValueError(str(error)) from error
+            # Without the URL, which may hold credentials.
+            raise ValueError(f"not the URL of a WebSocket: {error.msg}") from None
         self._tls = (tls or True) if self._base.secure else None
         self._connect_timeout_s = connect_timeout_s
         self._ports: set[WebSocketPort] = set()

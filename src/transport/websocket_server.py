@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import ipaddress
 import ssl
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -18,15 +17,14 @@ from websockets.server import ServerProtocol
 
 from audio.formats import AudioFormat
 from transport.media import ExternalMedia, Requirement
+from transport.sockets import is_loopback
 from transport.websocket import (
     ARI_FORMATS,
-    MAX_MESSAGE_BYTES,
     SINCE,
     WebSocketPort,
     WebSocketTransport,
-    Wire,
-    websocket_log,
 )
+from transport.websocket_wire import MAX_MESSAGE_BYTES, Wire, websocket_log
 
 log = structlog.get_logger(__name__)
 
@@ -66,7 +64,7 @@ class _Guest(Wire):
         self._server._welcome(self)
 
     def data_received(self, data: bytes) -> None:
-        if self.port is not None:
+        if self.user is not None:
             super().data_received(data)
         elif not self.is_answered:
             self._read_request(data)
@@ -81,7 +79,7 @@ class _Guest(Wire):
             self._refuse(_RefusalError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the request is too long"))
         elif end:
             super().data_received(bytes(head + end))
-            if self.port is not None and rest:
+            if self.user is not None and rest:
                 super().data_received(bytes(rest))
 
     def _shake_hands(self, message: Request | Response) -> None:
@@ -97,7 +95,7 @@ class _Guest(Wire):
         if response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
             self.is_answered = True
             self._server._settle(self)
-            self._join(port)
+            port.attach(self)
 
     def _fail_handshake(self, error: Exception) -> None:
         self.is_answered = True
@@ -134,7 +132,7 @@ class WebSocketServerTransport(WebSocketTransport):
         request_timeout_s: float = REQUEST_TIMEOUT_S,
         max_unidentified: int = MAX_UNIDENTIFIED,
     ) -> None:
-        if not (username and password) and not _is_loopback(host):
+        if not (username and password) and not is_loopback(host):
             raise ValueError(f"listening on {host!r} needs a username and a password: who else could connect?")
         super().__init__()
         self._client_name = client_name
@@ -181,6 +179,8 @@ class WebSocketServerTransport(WebSocketTransport):
         if self._listener is None:
             return
         self._listener.close()
+        for port in list(self._ports.values()):
+            port.close()
         for guest in list(self._unidentified):
             self._settle(guest)
         await self._drop_all()
@@ -266,15 +266,8 @@ class WebSocketServerTransport(WebSocketTransport):
             timer.cancel()
         return timer is not None
 
-    def _remove(self, wire: Wire) -> None:
-        super()._remove(wire)
+    def remove(self, wire: Wire) -> None:
+        super().remove(wire)
         assert isinstance(wire, _Guest)
         if self._settle(wire) and not wire.is_answered:
             self._counts.abandoned += 1
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

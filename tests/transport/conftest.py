@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import logging
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any
@@ -9,6 +11,7 @@ import pytest
 import uvloop
 from ari_support import APP, PASSWORD, USERNAME, Connect, PrivateAsterisk, Recorder, Wire, free_port
 from audiosocket_support import Listener, Open
+from websocket_media_support import Guests, OpenGuests
 
 from transport.ari import AriClient
 from transport.audiosocket import AudioSocketTransport
@@ -16,9 +19,11 @@ from transport.audiosocket import AudioSocketTransport
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """What talks to raw sockets is tested on both event loops that the engine runs on."""
+    """What talks to raw sockets is tested on both event loops that the engine runs on; slow calls on the usual one."""
+    if item.path.stem == "test_websocket_media_asterisk":
+        return {"uvloop": uvloop.new_event_loop}
     factories: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
-    if item.path.stem.startswith("test_audiosocket"):
+    if item.path.stem.startswith(("test_audiosocket", "test_websocket_media", "test_rtp_port")):
         factories["uvloop"] = uvloop.new_event_loop
     return factories
 
@@ -93,3 +98,32 @@ async def listen() -> AsyncIterator[Open]:
 @pytest.fixture
 async def listener(listen: Open) -> Listener:
     return await listen()
+
+
+@pytest.fixture
+def no_traceback(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Nothing that the other end did has made this one stumble."""
+    yield
+    gc.collect()
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+@pytest.fixture
+async def open_guests() -> AsyncIterator[OpenGuests]:
+    """Opens listeners for Asterisk's WebSockets, and closes them and their peers when the test is over."""
+    opened: list[Guests] = []
+
+    async def open_one(**options: object) -> Guests:
+        guests = Guests(**options)
+        await guests.transport.start()
+        opened.append(guests)
+        return guests
+
+    yield open_one
+    for guests in opened:
+        await guests.close()
+
+
+@pytest.fixture
+async def guests(open_guests: OpenGuests) -> Guests:
+    return await open_guests()

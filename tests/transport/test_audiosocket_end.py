@@ -199,3 +199,11 @@ async def test_a_peer_that_does_not_read_cannot_delay_the_end(listener: Listener
         peer.wire.send(b"\x77\0\0")
     await wait_until(lambda: not listener.transport._connections)
     peer.wire.close()
+
+
+async def test_a_peer_that_never_reads_again_is_given_up(listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transport.audiosocket.STALL_LIMIT_S", 0.1)
+    call, peer, _ = await stalled_call(listener)
+    assert await call.ended() == "Asterisk has stopped reading"
+    await wait_until(lambda: not listener.transport._connections)
+    peer.wire.close()
