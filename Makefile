@@ -29,6 +29,14 @@ bench: ## Measure the engine beside the floor; writes docs/benchmarks.md
 	@scripts/setup dev
 	@$(PYTHON_ENV) -m bench
 
+impairment: ## Measure what a bad network does to sound over RTP; writes docs/impairment.md
+	@scripts/setup dev
+	@$(PYTHON_ENV) -m bench.impairment
+
+soak: ## Ten minutes of talking, a hundred calls at once, hundreds in a row; writes docs/soak.md (half an hour)
+	@scripts/setup dev
+	@$(PYTHON_ENV) -m bench.soak
+
 check: ## Lint, types and import rules, without calls
 	@scripts/setup dev
 	@scripts/check
@@ -40,4 +48,4 @@ clean: ## Remove what was made here: environment, private Asterisk, outputs
 	@scripts/asterisk stop >/dev/null 2>&1 || true
 	rm -rf .venv .asterisk out var .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help demo test line run provider-switch bench check lock clean
+.PHONY: help demo test line run provider-switch bench impairment soak check lock clean

@@ -67,10 +67,15 @@ class Wires:
     """The transports by name, and what Asterisk lacks for them."""
 
     def __init__(self, transports: Iterable[MediaTransport], default: str, audio_format: str) -> None:
+        """Raises ValueError where the default transport can never carry ``audio_format``, a name of Asterisk's."""
         self._transports = {transport.name: transport for transport in transports}
         self._default = default
         self._audio_format = audio_format
         self._asterisk: tuple[tuple[int, ...], frozenset[str]] | None = None
+        carried = self._transports[default].formats
+        if audio_format != AUTO and FORMATS[audio_format] not in carried:
+            able = ", ".join(name for name, known in FORMATS.items() if known in carried)
+            raise ValueError(f"audio_format {audio_format}: {default} carries only {able}")
 
     def __iter__(self) -> Iterator[MediaTransport]:
         return iter(self._transports.values())

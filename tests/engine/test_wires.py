@@ -137,6 +137,11 @@ def test_a_transport_that_cannot_work_is_not_given_to_a_call_and_a_default_that_
         broken.choose("", "", "ulaw")
 
 
+def test_a_format_that_the_default_transport_never_carries_is_refused() -> None:
+    with pytest.raises(ValueError, match="audio_format ulaw: audiosocket carries only slin, slin16, slin24"):
+        wires(audio_format="ulaw")
+
+
 async def test_only_the_default_transport_has_to_listen() -> None:
     deaf = Kind("websocket", ULAW_8K, listens=False)
     made = Wires((SOCKET, deaf), "audiosocket", "auto")
