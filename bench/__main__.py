@@ -1,130 +1,88 @@
-"""``make bench``: the engine beside the floor, in one run; writes docs/benchmarks.md."""
+"""``make bench``: the engine over every wire beside that wire's floor, in one run.
+
+A whole run writes docs/benchmarks.md and out/bench.json; one of pieces leaves the former alone and writes
+out/bench-pieces.md instead.
+"""
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import json
+import datetime
 import os
 import platform
 import resource
 import sys
-import time
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-import psutil
+import orjson
 import uvloop
 
 from bench.churn import ChurnResult, churn
-from bench.report import write_report
-from bench.scenario import CYCLE_S, CallRecord, Samples, make_call, measure, p50, p95
-from bench.systems import Double, engine, floor
+from bench.load import ENGINE, FLOOR, Load, Row, measure_load
+from bench.report import Found, report
+from bench.systems import FLOORS
 from testkit.asterisk import AsteriskInstance
 
-OUT = Path("out/bench.json")
-FEWEST_CALLS = 5
-"""Loads of fewer calls at once are repeated until so many were made: medians of one are none."""
+OUT = Path("out")
+PAGE = Path("docs/benchmarks.md")
+LOADS = (1, 20, 60, 120)
+FEWEST_CALLS = 3
+"""Loads of fewer calls at once are repeated until so many were made."""
+CYCLES = 3
+CHURN_CALLS = 500
 
 
-@dataclass(slots=True)
-class Row:
-    """One system under one load. Milliseconds unless named otherwise."""
+@dataclass(slots=True, frozen=True)
+class Plan:
+    transports: tuple[str, ...]
+    calls: tuple[int, ...]
+    cycles: int
+    fewest_calls: int
+    churn_calls: int
 
-    system: str
-    calls: int
-    first_byte_to_ear_p50: float
-    first_byte_to_ear_p95: float
-    voice_to_provider_p50: float
-    interruption_to_silence_p50: float
-    interruption_to_silence_p95: float
-    answer_to_greeting_p50: float
-    heard_percent: float
-    cpu_s_per_call_minute: float
-    rss_mib: float
+    @property
+    def is_whole(self) -> bool:
+        return self == WHOLE
 
-
-async def measure_system(name: str, calls: int, cycles: int, asterisk: AsteriskInstance) -> Row:
-    double = Double()
-    await double.start()
-    records: list[CallRecord] = []
-    spent = call_minutes = 0.0
-    async with AsyncExitStack() as stack:
-        if name == "floor":
-            pid = await stack.enter_async_context(floor(asterisk, double))
-        else:
-            pid = (await stack.enter_async_context(engine(asterisk, double))).pid
-        process = psutil.Process(pid)
-        for first in range(0, max(calls, FEWEST_CALLS), calls):
-            barrier = asyncio.Barrier(calls + 1)
-            server = ("127.0.0.1", asterisk.sip_port)
-            making = [asyncio.create_task(make_call(first + n, server, cycles, barrier)) for n in range(calls)]
-            await _together(barrier, making)
-            started, before = time.monotonic(), _cpu_s(process)
-            # Everybody waits again at the end, so that nobody's hanging up is in the measurement.
-            await asyncio.sleep(cycles * CYCLE_S)
-            spent += _cpu_s(process) - before
-            call_minutes += calls * (time.monotonic() - started) / 60
-            rss = process.memory_info().rss / 2**20
-            await _together(barrier, making)
-            records += await asyncio.gather(*making)
-        await asyncio.sleep(1)
-    samples = measure(records, await double.stop())
-    return _row(name, calls, samples, spent / call_minutes, rss)
+    def loads(self) -> list[Load]:
+        return [
+            Load(transport, calls, rounds=-(-self.fewest_calls // calls), cycles=self.cycles)
+            for calls in self.calls
+            for transport in self.transports
+        ]
 
 
-async def _together(barrier: asyncio.Barrier, making: Sequence[asyncio.Task[object]]) -> None:
-    """Waits for all callers; a caller that failed fails the run instead of hanging it."""
-    waiting = asyncio.ensure_future(barrier.wait())
-    done, _ = await asyncio.wait([waiting, *making], return_when=asyncio.FIRST_COMPLETED)
-    for task in done - {waiting}:
-        task.result()
-    await waiting
+WHOLE = Plan(tuple(FLOORS), LOADS, CYCLES, FEWEST_CALLS, CHURN_CALLS)
 
 
-def _row(name: str, calls: int, samples: Samples, cpu: float, rss: float) -> Row:
-    return Row(
-        system=name,
-        calls=calls,
-        first_byte_to_ear_p50=p50(samples.first_byte_to_ear),
-        first_byte_to_ear_p95=p95(samples.first_byte_to_ear),
-        voice_to_provider_p50=p50(samples.voice_to_provider),
-        interruption_to_silence_p50=p50(samples.interruption_to_silence),
-        interruption_to_silence_p95=p95(samples.interruption_to_silence),
-        answer_to_greeting_p50=p50(samples.answer_to_greeting),
-        heard_percent=100 * samples.heard_share,
-        cpu_s_per_call_minute=cpu,
-        rss_mib=rss,
+async def run(plan: Plan) -> Found:
+    rows: list[Row] = []
+    churned: ChurnResult | None = None
+    with AsteriskInstance() as asterisk:
+        version = asterisk.cli("core show version").split(" built")[0].strip()
+        for load in plan.loads():
+            for system in (FLOOR, ENGINE):
+                _say(f"{system}, {load.transport}, {load.calls} calls …")
+                rows.append(await measure_load(system, load, asterisk))
+                _say(f"  {_brief(rows[-1])}")
+        if plan.churn_calls:
+            _say(f"churn, {plan.churn_calls} calls …")
+            churned = await churn(asterisk, plan.churn_calls)
+            _say(f"  {asdict(churned)}")
+    return Found(rows, churned, machine=f"{_machine()}; {version}", date=datetime.date.today().isoformat())
+
+
+def _brief(row: Row) -> str:
+    return ", ".join(
+        f"{name} {value:.2f}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in asdict(row).items()
+        if name not in ("system", "transport", "calls")
     )
 
 
-def _cpu_s(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return times.user + times.system
-
-
-async def run(loads: Sequence[int], cycles: int, churn_calls: int) -> dict[str, Any]:
-    rows: list[Row] = []
-    result: ChurnResult | None = None
-    with AsteriskInstance() as asterisk:
-        version = asterisk.cli("core show version").split(" built")[0].strip()
-        for calls in loads:
-            for name in ("floor", "engine"):
-                print(f"{name}, {calls} calls …", file=sys.stderr, flush=True)
-                rows.append(await measure_system(name, calls, cycles, asterisk))
-                print(f"  {asdict(rows[-1])}", file=sys.stderr, flush=True)
-        if churn_calls:
-            print(f"churn, {churn_calls} calls …", file=sys.stderr, flush=True)
-            result = await churn(asterisk, churn_calls)
-            print(f"  {asdict(result)}", file=sys.stderr, flush=True)
-    return {
-        "rows": [asdict(row) for row in rows],
-        "churn": asdict(result) if result else None,
-        "asterisk": version,
-    }
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def _machine() -> str:
@@ -138,18 +96,36 @@ def _machine() -> str:
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--calls", default="1,20,60", help="how many at once, one load after the other")
-    parser.add_argument("--cycles", type=int, default=3, help="questions and interruptions per call")
-    parser.add_argument("--churn", type=int, default=500, help="short calls, ten per second, at the end")
+def _plan() -> Plan:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--transports", default=",".join(WHOLE.transports), help="which wires")
+    parser.add_argument("--calls", default=",".join(map(str, LOADS)), help="how many at once, one load after the other")
+    parser.add_argument("--cycles", type=int, default=CYCLES, help="questions and interruptions per call")
+    parser.add_argument("--churn", type=int, default=CHURN_CALLS, help="short calls, ten per second, at the end")
+    parser.add_argument("--quick", action="store_true", help="one cycle, nothing repeated, no churn")
     options = parser.parse_args()
+    transports = tuple(options.transports.split(","))
+    if unknown := [name for name in transports if name not in FLOORS]:
+        parser.error(f"no such transport: {', '.join(unknown)} (known: {', '.join(FLOORS)})")
+    calls = tuple(int(number) for number in options.calls.split(","))
+    if options.quick:
+        return Plan(transports, calls, cycles=1, fewest_calls=1, churn_calls=0)
+    return Plan(transports, calls, options.cycles, FEWEST_CALLS, options.churn)
+
+
+def main() -> None:
+    plan = _plan()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    found = uvloop.run(run([int(n) for n in options.calls.split(",")], options.cycles, options.churn))
-    OUT.parent.mkdir(exist_ok=True)
-    OUT.write_text(json.dumps(found, indent=2), encoding="utf-8")
-    write_report(found, machine=_machine())
+    found = uvloop.run(run(plan))
+    OUT.mkdir(exist_ok=True)
+    if plan.is_whole:
+        data, page = OUT / "bench.json", PAGE
+    else:
+        data, page = OUT / "bench-pieces.json", OUT / "bench-pieces.md"
+    data.write_bytes(orjson.dumps(found, option=orjson.OPT_INDENT_2))
+    page.write_text(report(found), encoding="utf-8")
+    _say(f"written: {data}, {page}")
 
 
 if __name__ == "__main__":

@@ -40,17 +40,16 @@ class ChurnResult:
 
 async def churn(asterisk: AsteriskInstance, calls: int) -> ChurnResult:
     """``WARM_UP`` calls, then ``calls`` of them, ten per second; the engine's footprint around the latter."""
-    double = Double()
-    await double.start()
-    async with engine(asterisk, double) as running:
-        await _calls(asterisk, WARM_UP)
-        before = await _footprint(asterisk, running)
-        lags: list[float] = []
-        watching = asyncio.create_task(_watch_lag(running, lags))
-        failed = await _calls(asterisk, calls)
-        watching.cancel()
-        after = await _footprint(asterisk, running)
-    await double.stop()
+    async with Double() as double:
+        async with engine(asterisk, double) as running:
+            await _calls(asterisk, WARM_UP)
+            before = await _footprint(asterisk, running)
+            lags: list[float] = []
+            watching = asyncio.create_task(_watch_lag(running, lags))
+            failed = await _calls(asterisk, calls)
+            watching.cancel()
+            after = await _footprint(asterisk, running)
+        await double.stop()
     return ChurnResult(calls, failed, before, after, max(lags, default=0.0))
 
 

@@ -1,104 +1,222 @@
-"""docs/benchmarks.md, from what was measured."""
+"""The part of docs/benchmarks.md that ``make bench`` makes, from what was measured."""
 
 from __future__ import annotations
 
-import datetime
-from pathlib import Path
-from typing import Any
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
 
-REPORT = Path("docs/benchmarks.md")
+from bench.churn import ChurnResult
+from bench.load import ENGINE, FLOOR, Row
 
-# What a caller would notice, the row's field, the figure to hold, and how it is written.
-_FIGURES: tuple[tuple[str, str, float, str], ...] = (
-    ("provider's first byte → caller's ear, p50", "first_byte_to_ear_p50", 20, "{:.1f} ms"),
-    ("caller's voice → provider, p50", "voice_to_provider_p50", 22, "{:.1f} ms"),
-    ("caller interrupts → silence in the ear, p50", "interruption_to_silence_p50", 30, "{:.1f} ms"),
-    ("answer → first greeting byte in the ear, p50", "answer_to_greeting_p50", 40, "{:.1f} ms"),
-)
+FULL_PERCENT = 85
+"""The machine counts as full from here on: what is measured is the machine then."""
+FULL = " ‡"
+NAMES = {"audiosocket": "AudioSocket", "externalmedia": "ExternalMedia RTP", "websocket": "chan_websocket"}
 
 _INTRODUCTION = """\
 # Benchmarks
 
-Made by `make bench`, which measures the engine **beside the floor in one run**. The floor (`bench/floor.py`) is the
-least Python that bridges Asterisk and a realtime provider: no product, no state, only frames. It is the limit that
-the engine is compared with. Callers are real SIP calls that keep every RTP packet; the provider is the double of
-OpenAI Realtime, in a process of its own, which reports speech after 30 ms of voice and sends replies six times
-faster than they play.
+Made by `make bench`, which measures the engine over every wire **beside the floor of that wire, in one run**. A floor
+(`bench/floor_*.py`) is the least Python that bridges Asterisk and a realtime provider: no product, no state, only
+frames. It is the limit that the engine is compared with. Callers are real SIP calls with μ-law that keep every RTP
+packet; the provider is the double of OpenAI Realtime, in a process of its own, which reports speech after 30 ms of
+voice and sends replies six times faster than they play.
 
 "Caller's voice → provider" counts from the packet's leaving the caller; the 20 ms of sound in it come on top. What the
 agent says waits for the next 20 ms beat, so figures towards the ear lie between 0 and 20 ms above the rest of the way,
-by where the beat happens to fall in a run: floor and engine differ by that chance more than by anything else. CPU times
-of one call at a time vary by a third from run to run on a shared machine.
+by where the beat happens to fall in a run. Over AudioSocket and RTP it is our beat, the same for all calls of a run:
+floor and engine differ by that chance more than by anything else. Over chan_websocket it is Asterisk's, another one
+for each call. CPU times of one call at a time vary by a third from run to run on a shared machine.
 
-Machine: {machine}; {asterisk}. Callers, Asterisk, double and the system under test share it. Measured {date}.
+Machine: {machine}. Callers, Asterisk, double and the system under test share it. Measured {date}.
 """
 
 
-def write_report(found: dict[str, Any], *, machine: str) -> None:
+@dataclass(slots=True, frozen=True)
+class Found:
+    rows: list[Row]
+    churn: ChurnResult | None
+    machine: str
+    date: str
+
+
+@dataclass(slots=True, frozen=True)
+class _Pair:
+    """Floor and engine under the same load."""
+
+    floor: Row
+    engine: Row
+
+    @property
+    def load(self) -> str:
+        full = max(self.floor.machine_percent, self.engine.machine_percent) >= FULL_PERCENT
+        return f"{NAMES[self.engine.transport]} | {self.engine.calls}{FULL if full else ''}"
+
+
+@dataclass(slots=True, frozen=True)
+class _Latency:
+    title: str
+    field: str
+    limit_ms: float
+
+
+_LATENCIES = (
+    _Latency("Provider's first byte → caller's ear", "first_byte_to_ear", 20),
+    _Latency("Caller's voice → provider", "voice_to_provider", 22),
+    _Latency("Caller interrupts → silence in the ear", "interruption_to_silence", 30),
+    _Latency("Answer → first greeting byte in the ear", "answer_to_greeting", 40),
+)
+
+
+def report(found: Found) -> str:
+    pairs = _pairs(found.rows)
+    loads = len({row.calls for row in found.rows})
     parts = [
-        _INTRODUCTION.format(machine=machine, asterisk=found["asterisk"], date=datetime.date.today().isoformat()),
-        _latencies(found["rows"]),
-        _costs(found["rows"]),
+        _INTRODUCTION.format(machine=found.machine, date=found.date),
+        *(_latency(figure, pairs) for figure in _LATENCIES),
+        _fidelity(pairs),
+        _cpu(pairs),
+        *([_memory(pairs)] if loads > 1 else []),
+        _punctuality(pairs),
+        _machine(pairs),
     ]
-    if found["churn"]:
-        parts.append(_churn(found["churn"]))
-    REPORT.write_text("\n".join(parts), encoding="utf-8")
+    if found.churn is not None:
+        parts.append(_churn(found.churn))
+    return "\n".join(parts)
 
 
-def _by_load(rows: list[dict[str, Any]]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    loads = sorted({row["calls"] for row in rows})
-    find = {(row["system"], row["calls"]): row for row in rows}
-    return [(find["floor", calls], find["engine", calls]) for calls in loads]
+def _pairs(rows: Iterable[Row]) -> list[_Pair]:
+    by_key = {(row.transport, row.calls, row.system): row for row in rows}
+    loads = dict.fromkeys((row.transport, row.calls) for row in by_key.values())
+    ordered = sorted(loads, key=lambda load: (list(NAMES).index(load[0]), load[1]))
+    return [_Pair(by_key[*load, FLOOR], by_key[*load, ENGINE]) for load in ordered]
 
 
-def _latencies(rows: list[dict[str, Any]]) -> str:
-    lines = ["## What a caller notices", "", "| | calls | floor | engine | to hold | |", "|---|---|---|---|---|---|"]
-    for text, key, limit, form in _FIGURES:
-        for base, ours in _by_load(rows):
-            held = "holds" if ours[key] <= limit else "**falls short**"
-            lines.append(
-                f"| {text} | {ours['calls']} | {form.format(base[key])} | {form.format(ours[key])} "
-                f"| ≤ {limit:.0f} ms | {held} |"
-            )
-    for base, ours in _by_load(rows):
-        held = "holds" if ours["heard_percent"] == 100 else "**falls short**"
-        lines.append(
-            f"| agent audio heard bit for bit | {ours['calls']} | {base['heard_percent']:.2f} % "
-            f"| {ours['heard_percent']:.2f} % | 100 % | {held} |"
-        )
-    for key, text in (
-        ("first_byte_to_ear_p95", "first byte → ear, p95"),
-        ("interruption_to_silence_p95", "interruption → silence, p95"),
-    ):
-        for base, ours in _by_load(rows):
-            lines.append(f"| {text} | {ours['calls']} | {base[key]:.1f} ms | {ours[key]:.1f} ms | | |")
+def _table(title: str, columns: str, rows: Iterable[str], note: str = "") -> str:
+    width = columns.count("|") + 1
+    lines = [f"### {title}", "", *([note, ""] if note else [])]
+    lines += [f"| {columns} |", "|" + "---|" * width, *(f"| {row} |" for row in rows)]
     return "\n".join(lines) + "\n"
 
 
-def _costs(rows: list[dict[str, Any]]) -> str:
-    lines = ["## What it costs", "", "| | calls | floor | engine | to hold | |", "|---|---|---|---|---|---|"]
-    pairs = _by_load(rows)
-    for base, ours in pairs:
-        ratio = ours["cpu_s_per_call_minute"] / base["cpu_s_per_call_minute"]
-        held = "holds" if ratio <= 1.5 else "**falls short**"
-        lines.append(
-            f"| CPU per call-minute | {ours['calls']} | {base['cpu_s_per_call_minute']:.2f} s "
-            f"| {ours['cpu_s_per_call_minute']:.2f} s ({ratio:.2f} × floor) | ≤ 1.5 × floor | {held} |"
-        )
-    if len(pairs) > 1:
-        first, last = pairs[0], pairs[-1]
-        further = last[1]["calls"] - first[1]["calls"]
-        grown = [1024 * (last[side]["rss_mib"] - first[side]["rss_mib"]) / further for side in (0, 1)]
-        held = "holds" if grown[1] <= 256 else "**falls short**"
-        lines.append(
-            f"| memory per further call | {first[1]['calls']} to {last[1]['calls']} | {grown[0]:.0f} KiB "
-            f"| {grown[1]:.0f} KiB | ≤ 256 KiB | {held} |"
-        )
-    return "\n".join(lines) + "\n"
+def _held(holds: bool) -> str:
+    return "holds" if holds else "**falls short**"
 
 
-def _churn(churn: dict[str, Any]) -> str:
-    before, after = churn["before"], churn["after"]
+def _latency(figure: _Latency, pairs: list[_Pair]) -> str:
+    def cells(row: Row) -> str:
+        return f"{getattr(row, f'{figure.field}_p50'):.1f} / {getattr(row, f'{figure.field}_p95'):.1f}"
+
+    return _table(
+        f"{figure.title}, ms",
+        "wire | calls | floor p50 / p95 | engine p50 / p95 | p50 to hold | ",
+        (
+            f"{pair.load} | {cells(pair.floor)} | {cells(pair.engine)} | ≤ {figure.limit_ms:.0f} "
+            f"| {_held(getattr(pair.engine, f'{figure.field}_p50') <= figure.limit_ms)}"
+            for pair in pairs
+        ),
+    )
+
+
+def _fidelity(pairs: list[_Pair]) -> str:
+    def cells(row: Row) -> str:
+        return f"{row.heard_percent:.2f} / {row.understood_percent:.2f}"
+
+    return _table(
+        "Heard bit for bit, %",
+        "wire | calls | floor | engine | to hold | ",
+        (
+            f"{pair.load} | {cells(pair.floor)} | {cells(pair.engine)} | 100 / 100 "
+            f"| {_held(pair.engine.heard_percent == pair.engine.understood_percent == 100)}"
+            for pair in pairs
+        ),
+        "The agent's frames by the caller / the caller's frames by the provider.",
+    )
+
+
+def _cpu(pairs: list[_Pair]) -> str:
+    def row(pair: _Pair) -> str:
+        ours, base = pair.engine.cpu_s_per_call_minute, pair.floor.cpu_s_per_call_minute
+        ratio = ours / base if base else math.inf
+        theirs = f"{pair.floor.asterisk_cpu_s_per_call_minute:.2f} | {pair.engine.asterisk_cpu_s_per_call_minute:.2f}"
+        return f"{pair.load} | {base:.2f} | {ours:.2f} ({ratio:.2f} ×) | ≤ 1.5 × | {_held(ratio <= 1.5)} | {theirs}"
+
+    return _table(
+        "CPU per call-minute, s",
+        "wire | calls | floor | engine | to hold | | Asterisk with floor | with engine",
+        map(row, pairs),
+        "Wires move work between the engine and Asterisk: the last columns are Asterisk's own, with the caller's leg.",
+    )
+
+
+def _memory(pairs: list[_Pair]) -> str:
+    def rows() -> Iterator[str]:
+        for fewer, more in pairwise(pairs):
+            if fewer.engine.transport == more.engine.transport:
+                grown = [_kib_per_call(fewer, more, lambda p: p.floor), _kib_per_call(fewer, more, lambda p: p.engine)]
+                yield (
+                    f"{NAMES[more.engine.transport]} | {fewer.engine.calls} to {more.engine.calls} "
+                    f"| {grown[0]:.0f} | {grown[1]:.0f} | ≤ 256 | {_held(grown[1] <= 256)}"
+                )
+
+    return _table("Memory per further call, KiB", "wire | calls | floor | engine | to hold | ", rows())
+
+
+def _kib_per_call(fewer: _Pair, more: _Pair, side: Callable[[_Pair], Row]) -> float:
+    return 1024 * (side(more).rss_mib - side(fewer).rss_mib) / (more.engine.calls - fewer.engine.calls)
+
+
+def _punctuality(pairs: list[_Pair]) -> str:
+    def rows() -> Iterator[str]:
+        for pair in pairs:
+            if found := pair.engine.watched:
+                lost = f"{found.frames_dropped} / {found.frames_lost} / {found.provider_frames_dropped}"
+                yield (
+                    f"{pair.load} | ≤ {found.loop_lag_p99:.0f} | ≤ {found.loop_lag_worst:.0f} | < 10 "
+                    f"| {_held(found.loop_lag_p99 <= 10)} | {found.beats_late} / {found.beats_skipped} | {lost}"
+                )
+
+    return _table(
+        "Punctuality of the engine",
+        "wire | calls | loop's delay p99, ms | worst, ms | p99 to hold | | beats late / given up | frames lost",
+        rows(),
+        "Delays of the event loop, by the bounds that the metric knows. A beat is late when it comes a whole period "
+        "(20 ms) after it was due. Frames lost: ours that the wire did not take / the caller's that did not come, or "
+        "too late / the caller's that the provider's connection did not take.",
+    )
+
+
+def _machine(pairs: list[_Pair]) -> str:
+    return _table(
+        "Who used the machine, % of all cores",
+        "wire | calls | with floor | with engine | engine | Asterisk | the test | others | callers' beats late",
+        (
+            f"{pair.load} | {pair.floor.machine_percent:.0f} | {row.machine_percent:.0f} "
+            f"| {_share(row, row.cpu_s_per_call_minute):.0f} | {_share(row, row.asterisk_cpu_s_per_call_minute):.0f} "
+            f"| {row.test_percent:.0f} | {_others(row):.0f} | {pair.floor.callers_late} / {row.callers_late}"
+            for pair in pairs
+            for row in (pair.engine,)
+        ),
+        f"From {FULL_PERCENT} % on ({FULL.strip()}) the machine is full: figures beside that mark are those of a "
+        "crowd, the test itself in it, and what the callers measure suffers with what they call. The test: callers "
+        "and double. Others: the kernel's own work for the network, and whatever else ran.",
+    )
+
+
+def _share(row: Row, cpu_s_per_call_minute: float) -> float:
+    """Of all cores, in percent."""
+    return 100 * cpu_s_per_call_minute * row.calls / 60 / (os.cpu_count() or 1)
+
+
+def _others(row: Row) -> float:
+    known = row.cpu_s_per_call_minute + row.asterisk_cpu_s_per_call_minute
+    return max(0.0, row.machine_percent - row.test_percent - _share(row, known))
+
+
+def _churn(churn: ChurnResult) -> str:
     names = {
         "rss_mib": "memory, MiB",
         "descriptors": "file descriptors",
@@ -106,17 +224,15 @@ def _churn(churn: dict[str, Any]) -> str:
         "channels": "channels in Asterisk",
         "bridges": "bridges in Asterisk",
     }
-    lines = [
-        f"## {churn['calls']} short calls, ten per second",
-        "",
-        f"{churn['failed']} failed; the event loop's worst delay was {churn['loop_lag_ms']:.1f} ms.",
-        "",
-        "| of the engine | before | after |",
-        "|---|---|---|",
-    ]
-    for key, text in names.items():
-        lines.append(f"| {text} | {_number(before[key])} | {_number(after[key])} |")
-    return "\n".join(lines) + "\n"
+    return _table(
+        f"{churn.calls} short calls, ten per second, over AudioSocket",
+        "of the engine | before | after",
+        (
+            f"{text} | {_number(getattr(churn.before, key))} | {_number(getattr(churn.after, key))}"
+            for key, text in names.items()
+        ),
+        f"{churn.failed} failed; the event loop's worst delay was {churn.loop_lag_ms:.1f} ms.",
+    )
 
 
 def _number(value: float) -> str:

@@ -1,4 +1,4 @@
-"""The processes of a benchmark: the provider's double, the floor, the engine."""
+"""The processes of a benchmark: the provider's double, the floors, the engine."""
 
 from __future__ import annotations
 
@@ -6,17 +6,25 @@ import asyncio
 import base64
 import os
 import signal
-import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Self
 
 import orjson
 
 from bench.scenario import SCRIPT, Session
 from testkit.asterisk import AsteriskInstance
 from testkit.engine import REPOSITORY, EngineProcess
+
+FLOORS = {
+    "audiosocket": "bench.floor_audiosocket",
+    "externalmedia": "bench.floor_rtp",
+    "websocket": "bench.floor_websocket",
+}
+"""The modules of the floors, by the engine's names of the wires."""
 
 
 class Double:
@@ -26,6 +34,10 @@ class Double:
         self.url = ""
         self._process: asyncio.subprocess.Process
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     async def start(self) -> None:
         with tempfile.NamedTemporaryFile("w", suffix=".json") as script:
             script.write(SCRIPT.model_dump_json())
@@ -33,6 +45,20 @@ class Double:
             self._process = await _spawn("testkit.openai_realtime", "--config", script.name, "--sound", limit=1 << 30)
             assert self._process.stdout is not None
             self.url = orjson.loads(await self._process.stdout.readline())["url"]
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._process.returncode is None:
+            self._process.kill()
+            await self._process.wait()
 
     async def stop(self) -> list[Session]:
         """Ends it; returns what it saw. Raises AssertionError when somebody broke the protocol."""
@@ -44,15 +70,12 @@ class Double:
 
 
 @asynccontextmanager
-async def floor(asterisk: AsteriskInstance, double: Double) -> AsyncIterator[int]:
+async def floor(transport: str, asterisk: AsteriskInstance, double: Double) -> AsyncIterator[int]:
     """Runs the floor; yields its process id."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     process = await _spawn(
-        "bench.floor",
+        FLOORS[transport],
         *("--ari", f"http://127.0.0.1:{asterisk.ari_port}/", "--app", asterisk.app_name),
-        *("--provider", f"{double.url}?model=floor", "--port", str(port)),
+        *("--provider", f"{double.url}?model=floor"),
         environment={
             "ASTERISK_ARI_USERNAME": asterisk.username,
             "ASTERISK_ARI_PASSWORD": asterisk.password,
@@ -67,16 +90,18 @@ async def floor(asterisk: AsteriskInstance, double: Double) -> AsyncIterator[int
         await process.wait()
 
 
-def engine(asterisk: AsteriskInstance, double: Double) -> EngineProcess:
+def engine(asterisk: AsteriskInstance, double: Double, transport: str = "audiosocket") -> EngineProcess:
     return EngineProcess(
         ari_port=asterisk.ari_port,
         username=asterisk.username,
         password=asterisk.password,
         app_name=asterisk.app_name,
         settings={
+            "audio_transport": transport,
             "default_provider": "openai_realtime",
             "providers": {"openai_realtime": {"base_url": double.url}},
             "conversation": {"no_input_timeout_s": 600},
+            "limits": {"max_calls": 1000},
         },
     )
 

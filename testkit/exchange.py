@@ -6,7 +6,7 @@ import asyncio
 import random
 import statistics
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import accumulate, count
@@ -103,7 +103,7 @@ def engine_at(
 class Exchange:
     """``async with Exchange(ways) as exchange``; ``settings`` are laid over those of all engines."""
 
-    ways: Iterable[Way] = WAYS
+    ways: Sequence[Way] = WAYS
     settings: Mapping[str, Any] = field(default_factory=dict)
     double_options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -165,18 +165,13 @@ class Exchange:
 
     async def media_channel_of(self, conversation: Conversation) -> dict[str, Any]:
         """The channel of this conversation's sound, as ARI describes it."""
-        others = [
-            member for member in (await self._bridge_of(conversation))["channels"] if member != conversation.call_id
-        ]
+        bridge = await self._bridge_of(conversation)
+        others = [member for member in bridge["channels"] if member != conversation.call_id]
         (channel,) = [each for each in await self._ari.channels() if each["id"] in others]
         return channel
 
     async def variable_of(self, channel: Mapping[str, Any], name: str) -> str:
         return (await self._ari.get_variables(channel["id"], [name]))[name]
-
-    async def _bridge_of(self, conversation: Conversation) -> dict[str, Any]:
-        (bridge,) = [each for each in await self._ari.bridges() if conversation.call_id in each["channels"]]
-        return bridge
 
     @asynccontextmanager
     async def conversation(self, way: Way, *replies: bytes, **options: Any) -> AsyncIterator[Conversation]:
@@ -214,6 +209,10 @@ class Exchange:
         assert await asyncio.to_thread(self.asterisk.channels) == []
         assert await asyncio.to_thread(self.asterisk.bridges) == []
         assert not any(session.is_open for session in self.double.sessions)
+
+    async def _bridge_of(self, conversation: Conversation) -> dict[str, Any]:
+        (bridge,) = [each for each in await self._ari.bridges() if conversation.call_id in each["channels"]]
+        return bridge
 
     @asynccontextmanager
     async def _reception(self) -> AsyncIterator[None]:
@@ -310,24 +309,27 @@ class Conversation:
         assert lost == 0 and (clip in received or not self.way.bridged), f"{lost} of {len(clip) // 160} frames lost"
 
     def delays_to_caller_ms(self, clip: bytes) -> list[float]:
-        """For each 20 ms of ``clip``, heard whole: how much later it came than by an even clock from its beginning."""
+        """For each 20 ms of ``clip`` that came: how much later than by an even clock from the first of them."""
         packets = [packet for packet in in_sequence(self.call.received) if packet.is_sound]
         ends = list(accumulate(len(packet.payload) for packet in packets))
-        start = find_clip(self.call.heard(), clip)
-        assert start is not None
-        arrivals = [packets[bisect_right(ends, start + offset)].arrived_at for offset in range(0, len(clip), 160)]
-        return [1000 * (arrival - arrivals[0]) - 20 * number for number, arrival in enumerate(arrivals)]
+        heard = b"".join(packet.payload for packet in packets)
+        due = [
+            packets[bisect_right(ends, place)].arrived_at - 0.02 * number
+            for number, place in enumerate(places(heard, clip))
+            if place >= 0
+        ]
+        return [1000 * (at - due[0]) for at in due]
 
     def delays_to_provider_ms(self, words: bytes) -> list[float]:
-        """For each 20 ms of ``words``, from when they left the caller's phone until the provider was sent them."""
+        """For each 20 ms of ``words`` that came: from when they left the phone until the provider was sent them."""
         appends = self.session.appends
         ends = list(accumulate(append.size_bytes for append in appends))
         sent_at = {sound: at for at, sound in self.call.sent}
-        delays, found = [], 0
-        for frame in frames(words):
-            found = self.session.received_audio.index(frame, found)
-            delays.append(1000 * (appends[bisect_right(ends, found)].at - sent_at[frame]))
-        return delays
+        return [
+            1000 * (appends[bisect_right(ends, place)].at - sent_at[frame])
+            for frame, place in zip(frames(words), places(self.session.received_audio, words), strict=True)
+            if place >= 0
+        ]
 
     async def _until(self, condition: Callable[[], bool], limit_s: float, what: str) -> None:
         await wait_until(condition, limit_s, f"{self.way.name}: {what}")
@@ -351,4 +353,16 @@ def growth_ms(delays_ms: Sequence[float]) -> float:
 
 def lost_frames(heard: bytes | bytearray, clip: bytes) -> int:
     """How many 20 ms of ``clip`` were not heard whole, wherever they came."""
-    return sum(frame not in heard for frame in frames(clip))
+    return sum(place < 0 for place in places(heard, clip))
+
+
+def places(heard: bytes | bytearray, clip: bytes) -> Iterator[int]:
+    """Where each 20 ms of ``clip`` were heard, in bytes; -1 where they were not."""
+    place = 0
+    for frame in frames(clip):
+        # As a rule not far behind the one before.
+        found = heard.find(frame, place)
+        if found < 0:
+            found = heard.find(frame, 0, place)
+        place = max(place, found)
+        yield found

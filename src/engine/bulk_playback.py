@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from engine.cushion import Cushioning
-from engine.far_queue import MARK_EVERY_FRAMES, FarQueue, Run
+from engine.far_queue import MARK_EVERY_FRAMES, FarQueue
 from engine.playback_core import PlaybackCore
 from engine.playout import Cut, PlaybackState, PlayoutEvent, PlayoutStarted
 from transport.media import PeerPacedPort
@@ -184,16 +184,10 @@ class BulkPlaybackManager(PlaybackCore):
             return False
         if self._far.silent:
             self._far.flush()
-        pieces = self._speech.take(most_frames)
-        frames = pieces[0][1] if len(pieces) == 1 else b"".join(piece for _, piece in pieces)
-        runs: list[Run] = [(item, self._wire.samples(len(piece))) for item, piece in pieces]
-        missing = self._wire.samples(-len(frames) % self._frame_bytes)
-        if missing:
-            frames += self._wire.silence(missing)
-            runs.append((None, missing))
+        frames, runs = self._speech.take(most_frames)
         sent = self._far.send(frames, runs)
         if not sent:
-            self._speech.put_back(pieces)
+            self._speech.put_back(frames, runs)
         return sent
 
     def _send_silent_frames(self, count: int) -> None:

@@ -143,7 +143,7 @@ class ConversationCoordinator:
             case PlayoutStarted(item_id=item_id):
                 self._agent_started(item_id, now)
             case PlayoutDrained(silent_ms=silent_ms):
-                self._agent_ended(now, now - silent_ms / 1000)
+                return self._agent_ended(now, now - silent_ms / 1000)
             case PlayoutFinished(item_id=item_id):
                 self._heard(item_id, now)
             case CallerSpeechStarted(certain=certain):
@@ -259,10 +259,13 @@ class ConversationCoordinator:
         if not item_id.startswith(CLIP_PREFIX):
             self._progress_at = now
 
-    def _agent_ended(self, now: float, last_sample_at: float) -> None:
+    def _agent_ended(self, now: float, last_sample_at: float) -> list[Command]:
         self._agent_ended_at = self._quiet_since = last_sample_at
+        paused = self.turn is Turn.SUSPENDED
         if self.turn in (Turn.AGENT_SPEAKING, Turn.SUSPENDED):
             self._rest(now)
+        # Its last words were beyond holding; the next ones are not to wait for a verdict on the caller.
+        return [Resume()] if paused else []
 
     def _tool_started(self, now: float) -> None:
         self._tools_running += 1

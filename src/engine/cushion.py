@@ -23,6 +23,8 @@ class Cushioning:
     """The most that a cushion grows to when it proved too small."""
     provider_grace_ms: int = 1500
     """How long an item that ran dry may take to go on."""
+    least_ms: int = FRAME_MS
+    """Held in any case, however fast the provider is; no less than a frame."""
 
 
 class Cushion:
@@ -41,13 +43,14 @@ class Cushion:
 
     @property
     def start_ms(self) -> int:
-        """What to hold before the first frame of an item: no less than that frame."""
-        return FRAME_MS if self._fast else max(FRAME_MS, self._grown_ms)
+        """What to hold before the first frame of an item."""
+        least_ms = self._settings.least_ms
+        return least_ms if self._fast else max(least_ms, self._grown_ms)
 
     @property
     def again_ms(self) -> int:
-        """What to hold before an item that ran dry goes on: no less than a frame."""
-        return max(FRAME_MS, self._settings.low_watermark_ms)
+        """What to hold before an item that ran dry goes on."""
+        return max(self._settings.least_ms, self._settings.low_watermark_ms)
 
     def chunk(self, item_id: str, size: int) -> None:
         """Notes that a chunk of ``size`` bytes arrived."""

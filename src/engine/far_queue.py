@@ -7,13 +7,12 @@ from collections.abc import Callable
 
 from audio.formats import FRAME_MS
 from engine.ledger import LedgerItem, PlayoutLedger
+from engine.speech_queue import Run, take_runs
 from transport.media import PeerPacedPort
 
 MARK_EVERY_FRAMES = 5
 """Of speech: for so long at most the clock alone says what was heard."""
 
-Run = tuple[LedgerItem | None, int]
-"""So many samples of one item, or of silence."""
 _FRAME_S = FRAME_MS / 1000
 
 
@@ -168,12 +167,7 @@ class FarQueue:
     def _book(self, position: int) -> None:
         samples = (position - self._booked) * self._frame_samples
         self._booked = position
-        while samples > 0:
-            item, count = self._runs.popleft()
-            if count > samples:
-                self._runs.appendleft((item, count - samples))
-                count = samples
-            samples -= count
+        for item, count in take_runs(self._runs, samples):
             if item is None:
                 self._ledger.silence(count)
             else:

@@ -18,6 +18,9 @@ log = structlog.get_logger(__name__)
 
 MOST_WAITING = 64
 """Requests to Asterisk that may wait for their turn; an undisturbed call has at most a handful."""
+HANGUP_RACE_S = 0.5
+"""How long after the channel is gone the hang-up that explains it may still be on its way: events come by a
+connection of their own."""
 CLIP_GRACE_S = 3.0
 """How much longer than it lasts a clip may take to be over."""
 
@@ -126,9 +129,17 @@ class AriFilePlayer:
         playback = event.get("playback", {})
         if event["type"] == "PlaybackStarted":
             self.on_event(FileStarted(playback["id"]))
+        elif event["type"] == "PlaybackFinished" and playback["state"] != "failed":
+            self.on_event(FileFinished(playback["id"]))
         elif event["type"] == "PlaybackFinished":
-            fault = "Asterisk could not play it" if playback["state"] == "failed" else ""
-            self.on_event(FileFinished(playback["id"], fault))
+            # It fails with a hang-up too, but that is known by now.
+            self._spawn(self._tell_unless_over(FileFinished(playback["id"], "Asterisk could not play it")))
+
+    async def _tell_unless_over(self, event: FileEvent, after_s: float = 0.0) -> None:
+        """As the work of a call is done only until that ends, what a hang-up brings with it is not told."""
+        await asyncio.sleep(after_s)
+        if not self._closed:
+            self.on_event(event)
 
     def _ask(self, request: _Request) -> None:
         if self._closed:
@@ -160,15 +171,17 @@ class AriFilePlayer:
                 self.on_event(request.done)
 
     def _refused(self, request: _Request, error: AriError) -> None:
-        # A channel or a playback that is gone tells so by other events; a pause (409) may come a moment too late.
-        moot = isinstance(error, AriNotFound) or error.status == 409
-        self._failed(request, str(error), quietly=moot)
+        # A playback that is gone tells so by other events; a pause (409) may come a moment too late.
+        if not isinstance(error, AriNotFound) and error.status != 409:
+            self._failed(request, str(error))
+        elif request.name == "play":
+            gone = FileFinished(request.playback_id, str(error))
+            self._spawn(self._tell_unless_over(gone, after_s=HANGUP_RACE_S))
 
-    def _failed(self, request: _Request, fault: str, *, quietly: bool = False) -> None:
-        if not quietly:
-            self.requests_failed += 1
-            if self.requests_failed == 1:
-                self._log.warning("playback_request_failed", request=request.name, error=fault)
+    def _failed(self, request: _Request, fault: str) -> None:
+        self.requests_failed += 1
+        if self.requests_failed == 1:
+            self._log.warning("playback_request_failed", request=request.name, error=fault)
         if request.name == "play":
             self.on_event(FileFinished(request.playback_id, fault))
 

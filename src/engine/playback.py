@@ -9,9 +9,7 @@ from typing import Protocol
 from audio.formats import AudioFormat
 from engine.cushion import Cushioning
 from engine.playback_core import PlaybackCore
-from engine.playout import Cut, PlaybackState, PlayoutEvent, PlayoutStarted
-
-__all__ = ["Cushioning", "FrameSink", "StreamingPlaybackManager"]
+from engine.playout import Cut, PlaybackState, PlayoutEvent
 
 
 class FrameSink(Protocol):
@@ -73,32 +71,23 @@ class StreamingPlaybackManager(PlaybackCore):
 
     def tick(self) -> None:
         """Sends one frame: the agent's next one, or silence."""
-        if self._waiting:
+        if self.state is PlaybackState.PLAYING:
+            # The shortest way for nearly all of speech: with a frame in the middle nothing begins or ends.
+            inner = self._speech.take_inner_frame()
+            if inner is not None:
+                item, frame = inner
+                self.ledger.played(item, self._frame_samples)
+                self._sink.send(frame)
+                return
+        elif self._waiting:
             self._wait()
         if self.state is PlaybackState.PLAYING:
             if self._speech.playable:
-                self._play()
+                frame, runs = self._speech.take(1)
+                self._sink.send(frame)
+                self._book_frame(runs)
                 return
             self._enter(PlaybackState.STARVED)
         self._sink.send(self._silence)
         self.ledger.silence(self._frame_samples)
         self._report_silenced()
-
-    def _play(self) -> None:
-        """Sends the next frame, filled up with silence at the end of all speech."""
-        pieces = self._speech.take(1)
-        started: list[str] = []
-        for item, piece in pieces:
-            if not item.begun:
-                item.begun = True
-                started.append(item.item_id)
-            self.ledger.played(item, self._wire.samples(len(piece)))
-        frame = pieces[0][1] if len(pieces) == 1 else b"".join(piece for _, piece in pieces)
-        missing = self._frame_bytes - len(frame)
-        if missing:
-            frame += self._silence[:missing]
-            self.ledger.silence(self._wire.samples(missing))
-        self._sink.send(frame)
-        for item_id in started:
-            self._on_event(PlayoutStarted(item_id))
-        self._close_items()

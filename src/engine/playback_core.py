@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 
 from audio.formats import AudioFormat
 from engine.cushion import Cushion, Cushioning
@@ -16,8 +16,9 @@ from engine.playout import (
     PlayoutEvent,
     PlayoutFinished,
     PlayoutStalled,
+    PlayoutStarted,
 )
-from engine.speech_queue import SpeechQueue
+from engine.speech_queue import Run, SpeechQueue
 
 _WAITING = (PlaybackState.FILLING, PlaybackState.STARVED)
 
@@ -102,21 +103,52 @@ class PlaybackCore:
 
     def _give_up(self) -> None:
         """The provider left an item unfinished: play what there is of it."""
-        self.stats.stalls += 1
         stalled = next(iter(self._speech.open.values()))
         stalled.complete = True
-        self._on_event(PlayoutStalled(stalled.item_id))
+        self._report_stalled(stalled.item_id)
         if self._speech.playable:
             self.state = PlaybackState.PLAYING
         else:
             self._close_items()
+
+    def _fail_items(self, item_ids: Collection[str]) -> None:
+        """They cannot be played: what was not heard of them never will be."""
+        given_up = self._speech.give_up(item_ids)
+        for item in given_up:
+            self._report_stalled(item.item_id)
+        if given_up:
+            self._leave_floor()
+
+    def _report_stalled(self, item_id: str) -> None:
+        self.stats.stalls += 1
+        self._on_event(PlayoutStalled(item_id))
+
+    def _book_frame(self, runs: Iterable[Run]) -> None:
+        """A frame leaves: books what is in it, and tells what begins and ends with it."""
+        started: list[str] = []
+        for item, samples in runs:
+            if item is None:
+                self.ledger.silence(samples)
+                continue
+            if not item.begun:
+                item.begun = True
+                started.append(item.item_id)
+            self.ledger.played(item, samples)
+        for item_id in started:
+            self._on_event(PlayoutStarted(item_id))
+        self._close_items()
 
     def _close_items(self) -> None:
         """Takes leave of the items that were heard to their end, and of the floor after the last one."""
         finished = self._speech.take_finished()
         for item in finished:
             self._on_event(PlayoutFinished(item.item_id))
-        if finished and not self._speech.open:
+        if finished:
+            self._leave_floor()
+
+    def _leave_floor(self) -> None:
+        """Falls silent, unless there is more to say."""
+        if not self._speech.open:
             silent_ms = self._waited_ms() if self._waiting else 0.0
             self.state = PlaybackState.IDLE
             self._on_event(PlayoutDrained(silent_ms))

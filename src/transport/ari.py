@@ -331,9 +331,6 @@ class AriClient:
         """Sends the channel silence, until something is played on it; needs asking again after that."""
         await self._rest.call("channels", "startSilence", channelId=channel_id)
 
-    async def stop_silence(self, channel_id: str) -> None:
-        await self._rest.call("channels", "stopSilence", channelId=channel_id)
-
     async def play(self, channel_id: str, playback_id: str, media: str) -> None:
         """Plays ``media`` (``sound:`` and an absolute path without extension), after all that plays on the channel.
 
@@ -349,15 +346,11 @@ class AriClient:
 
     async def pause_playback(self, playback_id: str) -> None:
         """Holds a playback that has started; 409 tells that it has not."""
-        await self._control_playback(playback_id, "pause")
+        await self._rest.call("playbacks", "control", playbackId=playback_id, operation="pause")
 
     async def resume_playback(self, playback_id: str) -> None:
         """Goes on with the very next sample, but Asterisk plays the first 20 ms of the file again before it."""
-        await self._control_playback(playback_id, "unpause")
-
-    async def _control_playback(self, playback_id: str, operation: str) -> None:
-        path = f"/ari/playbacks/{quote(playback_id, safe='')}/control"
-        await self._rest.request("POST", path, params={"operation": operation})
+        await self._rest.call("playbacks", "control", playbackId=playback_id, operation="unpause")
 
     async def ping(self) -> None:
         await self._rest.call("asterisk", "ping")

@@ -109,7 +109,7 @@ class AriRest:
         declared = self._asterisk.swagger.get_resource(resource)
         return declared is not None and declared.get_operation(operation) is not None
 
-    async def call(self, resource: str, operation: str, **parameters: object) -> Any:
+    async def call(self, resource: str, operation: str, /, **parameters: object) -> Any:
         """Runs an operation by its name in Asterisk's API description and returns the decoded JSON answer.
 
         Parameters that are None are left out. Raises ``AriError``.

@@ -32,6 +32,10 @@ log = structlog.get_logger(__name__)
 IDENTIFY_TIMEOUT_S = 5.0
 MAX_UNIDENTIFIED = 64
 """Connections that have not said which call they are; beyond it the oldest makes room."""
+FEED_S = 0.1
+"""A connection over which nothing was sent for so long gets a frame of silence. Asterisk 22.10 reads with its channel
+locked and waits for a whole frame: woken for another reason, it holds up all that asks about the channel until then.
+"""
 MAX_BACKLOG_MS = 500
 """Sound of ours that waits in this process for a peer that has stopped reading."""
 
@@ -89,6 +93,7 @@ class AudioSocketPort:
         self.frames_dropped = 0
         self._transport = transport
         self._media_id = media_id
+        self._sent_when_fed = 0
         self._max_frame_bytes = audio_format.frame_bytes * _MAX_FRAME_MS // FRAME_MS
         self._state = _PortState.WAITING
         self._wire: asyncio.Transport
@@ -123,6 +128,12 @@ class AudioSocketPort:
         if self._state in (_PortState.LIVE, _PortState.STALLED):
             self._wire.abort()
         self._enter_closed()
+
+    def _feed(self) -> None:
+        """Sends silence unless something was sent since it was last looked at."""
+        if self.frames_sent == self._sent_when_fed and self._state is _PortState.LIVE:
+            self._wire.write(encode_audio(self.format.silent_frame, self.format.rate_hz))
+        self._sent_when_fed = self.frames_sent
 
     def _attach(self, wire: asyncio.Transport) -> None:
         wire.set_write_buffer_limits(high=MAX_BACKLOG_MS // FRAME_MS * (3 + self.format.frame_bytes))
@@ -275,6 +286,7 @@ class AudioSocketTransport:
         self._waiting: dict[UUID, AudioSocketPort] = {}
         self._listener: asyncio.Server | None = None
         self._connections: set[_Connection] = set()
+        self._feeding: asyncio.TimerHandle | None = None
         self._unidentified: dict[_Connection, asyncio.TimerHandle] = {}
         """Oldest first, each with the timer that closes it."""
         self._all_gone = asyncio.Event()
@@ -306,6 +318,7 @@ class AudioSocketTransport:
             lambda: _Connection(self), self._host, self._port, backlog=512, start_serving=False
         )
         await self._listener.start_serving()
+        self._feed()
         log.info("audiosocket_listening", host=self.address[0], port=self.address[1])
 
     async def close(self) -> None:
@@ -313,6 +326,8 @@ class AudioSocketTransport:
         if self._listener is None:
             return
         self._listener.close()
+        if self._feeding is not None:
+            self._feeding.cancel()
         for stranger in list(self._unidentified):
             self._give_up(stranger)
         for connection in list(self._connections):
@@ -323,6 +338,12 @@ class AudioSocketTransport:
             self._all_gone.clear()
             await self._all_gone.wait()
         await self._listener.wait_closed()
+
+    def _feed(self) -> None:
+        self._feeding = asyncio.get_running_loop().call_later(FEED_S, self._feed)
+        for connection in self._connections:
+            if connection.port is not None:
+                connection.port._feed()
 
     def open_port(self, media_id: UUID, audio_format: AudioFormat) -> AudioSocketPort:
         port = AudioSocketPort(self, media_id, audio_format)

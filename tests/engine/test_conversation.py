@@ -231,7 +231,7 @@ async def test_the_agent_hangs_up_after_its_goodbye() -> None:
 
 
 async def test_a_hiccup_of_the_provider_longer_than_the_grace_does_not_end_the_call() -> None:
-    from engine.playback import Cushioning
+    from engine.cushion import Cushioning
 
     rules = replace(SETTINGS.rules, fallback_timeout_ms=500, stall_timeout_s=0.8)
     async with line(rules=rules, cushioning=Cushioning(provider_grace_ms=60)) as on:

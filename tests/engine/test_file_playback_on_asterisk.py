@@ -14,10 +14,10 @@ import pytest
 
 from audio.convert import converter
 from audio.formats import ULAW_8K, AudioFormat, Encoding
+from engine.cushion import Cushioning
 from engine.file_playback import FilePlaybackManager
 from engine.file_player import AriFilePlayer, play_once
 from engine.metronome import Metronome
-from engine.playback import Cushioning
 from engine.playback_files import EXTENSIONS, PlaybackFiles
 from engine.playout import (
     AgentSilenced,
@@ -47,6 +47,8 @@ class Line:
     player: AriFilePlayer
     files: PlaybackFiles
     folder: Path
+    seen_as: Path
+    """The folder in Asterisk's eyes."""
     playback: FilePlaybackManager
     events: list[PlayoutEvent] = field(default_factory=list)
 
@@ -94,13 +96,15 @@ async def line(asterisk: AsteriskInstance, tmp_path: Path) -> AsyncIterator[Line
         player = AriFilePlayer(client, channel, spawn=lambda work: tasks.add(asyncio.create_task(work)))
         players.append(player)
         folder = tmp_path / "sounds"
-        files = PlaybackFiles(folder, prefix="test")
+        seen_as = tmp_path / "seen by Asterisk"
+        files = PlaybackFiles(folder, prefix="test", seen_as=seen_as)
         files.prepare()
+        seen_as.symlink_to(folder)
         events: list[PlayoutEvent] = []
         playback = FilePlaybackManager(ULAW_8K, player, files.for_call(), events.append, cushioning=Cushioning())
         leave = Metronome().join(playback.tick)
         playback.start()
-        yield Line(caller, client, player, files, folder, playback, events)
+        yield Line(caller, client, player, files, folder, seen_as, playback, events)
         leave()
         playback.close()
     for task in tasks:
@@ -182,14 +186,13 @@ async def test_a_hang_up_in_the_middle_is_told_and_leaves_nothing(line: Line) ->
     assert line.player.requests_failed == 0
 
 
-async def test_files_that_asterisk_does_not_find_end_the_item_only(line: Line, tmp_path: Path) -> None:
-    elsewhere = PlaybackFiles(line.folder, prefix="test", seen_as=tmp_path / "elsewhere")
-    line.playback._files = elsewhere.for_call()
+async def test_files_that_asterisk_does_not_find_end_the_item_only(line: Line) -> None:
+    line.seen_as.unlink()
     line.playback.enqueue("a", noise(500))
     await line.happened(PlayoutDrained)
     assert line.events[-2] == PlayoutStalled("a")
     assert line.voiced() == []
-    line.playback._files = line.files.for_call()
+    line.seen_as.symlink_to(line.folder)
     line.playback.enqueue("b", noise(500))
     line.playback.complete("b")
     await wait_until(lambda: PlayoutFinished("b") in line.events)

@@ -56,11 +56,16 @@ class Desk:
         self.ari = Ari()
         self.events: list[FileEvent] = []
         self.tasks: list[asyncio.Task[None]] = []
+        self.over = False
+        """As a call that is over, it takes no more work."""
         self.player = AriFilePlayer(cast(AriClient, self.ari), "caller", spawn=self.spawn)
         self.player.on_event = self.events.append
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        self.tasks.append(asyncio.create_task(work))
+        if self.over:
+            work.close()
+        else:
+            self.tasks.append(asyncio.create_task(work))
 
     async def idle(self) -> None:
         await asyncio.gather(*self.tasks)
@@ -110,12 +115,26 @@ async def test_events_of_asterisk_become_those_of_files(desk: Desk) -> None:
     desk.tell("PlaybackFinished", "a", "done")
     desk.tell("PlaybackFinished", "b", "failed")
     desk.player.on_ari({"type": "StasisEnd", "channel": {"id": "caller"}})
+    await desk.idle()
     assert desk.events[:2] == [FileStarted("a"), FileFinished("a")]
     assert isinstance(desk.events[2], FileFinished)
     assert desk.events[2].fault
+    desk.tell("PlaybackFinished", "c", "failed")
     desk.player.close()
-    desk.tell("PlaybackStarted", "c", "playing")
+    desk.tell("PlaybackStarted", "d", "playing")
+    await desk.idle()
     assert len(desk.events) == 3
+
+
+async def test_what_fails_with_a_hang_up_is_not_told(desk: Desk) -> None:
+    desk.ari.answers["play"] = AriNotFound(404, "Channel not found")
+    desk.player.play("a", "sound:/a")
+    await desk.idle()
+    desk.over = True
+    desk.tell("PlaybackFinished", "b", "failed")
+    desk.player.close()
+    await desk.idle()
+    assert desk.events == []
 
 
 async def test_a_play_that_is_refused_is_over(desk: Desk, capfd: pytest.CaptureFixture[str]) -> None:
@@ -143,6 +162,8 @@ async def test_what_is_gone_already_is_no_fault(desk: Desk, capfd: pytest.Captur
     player.pause("a")
     player.resume("a")
     player.play("a", "sound:/a")
+    await desk.idle()
+    assert desk.events == []
     await desk.idle()
     assert desk.events == [FileFinished("a", "404 Playback not found")]
     assert player.requests_failed == 0

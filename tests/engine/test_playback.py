@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audio.formats import SLIN_8K, ULAW_8K, AudioFormat
-from engine.playback import Cushioning, StreamingPlaybackManager
+from engine.cushion import Cushioning
+from engine.playback import StreamingPlaybackManager
 from engine.playout import (
     AgentSilenced,
     Cut,

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
 import pytest
-from hypothesis import given, settings
+from file_stage import Asterisk
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from peer_queue import PERIOD_S, Clock, PeerQueue, PeerTime
 
 from audio.formats import ULAW_8K
 from engine.bulk_playback import BulkPlaybackManager
 from engine.cushion import Cushioning
+from engine.file_playback import FilePlaybackManager
 from engine.playback import StreamingPlaybackManager
+from engine.playback_files import PlaybackFiles
 from engine.playout import (
     AgentSilenced,
     Playback,
@@ -34,6 +38,8 @@ class Stage(Protocol):
 
     playback: Playback
     events: list[PlayoutEvent]
+    least_frames: int
+    """Held before an item begins that is not known to be whole."""
 
     def tick(self, times: int = 1) -> None: ...
 
@@ -43,7 +49,9 @@ class Stage(Protocol):
 class SelfPacedStage:
     """Each tick sends a frame."""
 
-    def __init__(self, cushioning: Cushioning) -> None:
+    least_frames = 1
+
+    def __init__(self, cushioning: Cushioning, _: Path) -> None:
         self.clock = Clock()
         self.format = ULAW_8K
         self.frames: list[bytes] = []
@@ -69,7 +77,9 @@ class SelfPacedStage:
 class PeerPacedStage:
     """The peer sends a frame 7 ms after each tick."""
 
-    def __init__(self, cushioning: Cushioning) -> None:
+    least_frames = 1
+
+    def __init__(self, cushioning: Cushioning, _: Path) -> None:
         self.clock = Clock()
         self.peer = PeerQueue(self.clock)
         self.events: list[PlayoutEvent] = []
@@ -85,13 +95,38 @@ class PeerPacedStage:
         return b"".join(frame or b"" for frame in self.peer.heard)
 
 
+class FileStage:
+    """The peer plays files."""
+
+    least_frames = 20
+
+    def __init__(self, cushioning: Cushioning, folder: Path) -> None:
+        self.clock = Clock()
+        self.peer = Asterisk(ULAW_8K)
+        self.events: list[PlayoutEvent] = []
+        files = PlaybackFiles(folder, prefix="test").for_call()
+        self.playback: Playback = FilePlaybackManager(
+            ULAW_8K, self.peer, files, self.events.append, cushioning=cushioning, clock=self.clock
+        )
+
+    def tick(self, times: int = 1) -> None:
+        for _ in range(times):
+            self.clock.now += PERIOD_S
+            self.peer.beat()
+            self.playback.tick()
+
+    def sent(self) -> bytes:
+        return b"".join(self.peer.heard)
+
+
+KINDS = [SelfPacedStage, PeerPacedStage, FileStage]
 Open = Callable[..., Stage]
 
 
-@pytest.fixture(params=[SelfPacedStage, PeerPacedStage])
-def open_stage(request: pytest.FixtureRequest) -> Open:
+@pytest.fixture(params=KINDS)
+def open_stage(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
     def opened(**cushioning: int) -> Stage:
-        stage: Stage = request.param(Cushioning(**cushioning))
+        stage: Stage = request.param(Cushioning(**cushioning), tmp_path)
         stage.playback.start()
         return stage
 
@@ -315,36 +350,46 @@ def test_completing_all_lets_what_is_there_be_heard_and_end(stage: Stage) -> Non
     assert stage.events[-3:] == [PlayoutFinished("a"), PlayoutFinished("b"), PlayoutDrained()]
 
 
-def test_an_item_goes_on_from_its_watermark_and_the_next_one_gets_a_cushion(open_stage: Open) -> None:
-    stage = open_stage(low_watermark_ms=60, min_start_ms=60)
-    stage.playback.enqueue("a", speech(2))
-    stage.tick(10)
+@pytest.fixture
+def least_frames(open_stage: Open) -> int:
+    return open_stage().least_frames
+
+
+def test_an_item_goes_on_from_its_watermark_and_the_next_one_gets_a_cushion(
+    open_stage: Open, least_frames: int
+) -> None:
+    several = 2 * least_frames
+    cushion_ms = 30 * several
+    stage = open_stage(low_watermark_ms=cushion_ms, min_start_ms=cushion_ms, jitter_buffer_ms=2 * cushion_ms)
+    stage.playback.enqueue("a", speech(several))
+    stage.tick(several + 20)
     assert stage.playback.state is PlaybackState.STARVED
-    stage.playback.enqueue("a", speech(2))
+    stage.playback.enqueue("a", speech(several))
     stage.tick()
-    assert stage.playback.state is PlaybackState.STARVED, "two frames are less than the watermark"
-    stage.playback.enqueue("a", speech(2))
+    assert stage.playback.state is PlaybackState.STARVED, "this is less than the watermark"
+    stage.playback.enqueue("a", speech(several))
     stage.tick()
     assert stage.playback.state is PlaybackState.PLAYING
     assert stage.playback.stats.underruns == 1
     stage.playback.complete("a")
-    stage.tick(10)
-    assert voiced(stage) == speech(2) * 3
-    stage.playback.enqueue("b", speech(2))
+    stage.tick(2 * several + 6)
+    assert voiced(stage) == speech(several) * 3
+    stage.playback.enqueue("b", speech(several))
     stage.tick(2)
     assert stage.playback.state is PlaybackState.FILLING, "a provider that ran dry gets a cushion"
     assert [type(event) for event in stage.events] == [PlayoutStarted, PlayoutFinished, PlayoutDrained]
 
 
-def test_an_item_given_up_takes_the_floor_again_when_it_goes_on(open_stage: Open) -> None:
+def test_an_item_given_up_takes_the_floor_again_when_it_goes_on(open_stage: Open, least_frames: int) -> None:
     stage = open_stage(provider_grace_ms=100, low_watermark_ms=20)
-    stage.playback.enqueue("a", speech(2.5))
-    stage.tick(20)
-    assert voiced(stage) == speech(2.5)
+    first = speech(least_frames + 1.5)
+    stage.playback.enqueue("a", first)
+    stage.tick(least_frames + 20)
+    assert voiced(stage) == first
     assert stage.playback.stats.stalls == 1
     say(stage, "a", speech(2, seed=5))
     stage.tick(20)
-    assert voiced(stage) == speech(2.5) + speech(2, seed=5)
+    assert voiced(stage) == first + speech(2, seed=5)
     assert stage.events == [
         PlayoutStarted("a"),
         PlayoutStalled("a"),
@@ -356,10 +401,12 @@ def test_an_item_given_up_takes_the_floor_again_when_it_goes_on(open_stage: Open
     ]
 
 
-def test_an_item_that_ran_dry_at_a_frames_end_says_for_how_long_it_has_been_silent(open_stage: Open) -> None:
+def test_an_item_that_ran_dry_at_a_frames_end_says_for_how_long_it_has_been_silent(
+    open_stage: Open, least_frames: int
+) -> None:
     stage = open_stage(provider_grace_ms=200)
-    stage.playback.enqueue("a", speech(2))
-    stage.tick(100)
+    stage.playback.enqueue("a", speech(least_frames + 1))
+    stage.tick(least_frames + 100)
     assert stage.events[1:] == [
         PlayoutStalled("a"),
         PlayoutFinished("a"),
@@ -374,13 +421,13 @@ def test_an_empty_chunk_takes_no_floor(stage: Stage) -> None:
     assert stage.events == []
 
 
-@pytest.mark.parametrize("kind", [SelfPacedStage, PeerPacedStage])
-@settings(max_examples=100, deadline=None)
+@pytest.mark.parametrize("kind", KINDS)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100, deadline=None)
 @given(sizes=st.lists(st.integers(1, 700), min_size=1, max_size=30))
 def test_any_chunking_gives_the_same_sound_padded_to_a_whole_frame(
-    kind: Callable[[Cushioning], Stage], sizes: list[int]
+    kind: Callable[[Cushioning, Path], Stage], tmp_path: Path, sizes: list[int]
 ) -> None:
-    stage = kind(Cushioning())
+    stage = kind(Cushioning(), tmp_path)
     stage.playback.start()
     sound = speech(sum(sizes) / FRAME + 1)[: sum(sizes)]
     offset = 0

@@ -135,11 +135,6 @@ async def test_silence_flows_until_something_is_played(line: Line) -> None:
     assert len(line.caller.received) == heard
     await line.engine.client.start_silence(line.channel)
     await wait_until(lambda: len(line.caller.received) > heard + 5)
-    await line.engine.client.stop_silence(line.channel)
-    await asyncio.sleep(0.05)
-    heard = len(line.caller.received)
-    await asyncio.sleep(0.1)
-    assert len(line.caller.received) == heard
     assert line.voiced() == sound
 
 

@@ -225,3 +225,10 @@ def test_a_wildcard_needs_an_advertised_host(host: str) -> None:
 async def test_a_port_in_use_is_an_error_at_start(listener: Listener) -> None:
     with pytest.raises(OSError):
         await AudioSocketTransport(*listener.transport.address).start()
+
+
+async def test_a_wire_over_which_nothing_is_sent_is_fed_with_silence(listener: Listener) -> None:
+    """Asterisk holds its channel locked while it waits for a frame."""
+    call, peer = await listener.live_call()
+    assert await peer.reader.readexactly(323) == encode_audio(bytes(320))
+    assert call.port.frames_sent == 0, "it is nobody's frame"
