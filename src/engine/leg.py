@@ -53,7 +53,6 @@ class Leg:
         self._arrived = asyncio.Event()
         self._port_connected = asyncio.Event()
         self._port_closed = asyncio.Event()
-        self._snoop_gone = asyncio.Event()
         self._over = asyncio.Event()
         self._caller_gone = False
         self.answered_at = 0.0
@@ -75,8 +74,6 @@ class Leg:
                 if not self._arriving:
                     self._arrived.set()
             elif kind in _OURS_LEFT:
-                if channel == self._ids.snoop_channel:
-                    self._snoop_gone.set()
                 self._end(EndReason.MEDIA_LOST)
         elif channel != self._ids.caller_channel:
             return
@@ -117,8 +114,6 @@ class Leg:
     async def take_down(self) -> None:
         """Leaves nothing behind in Asterisk. What does not answer in time is left to the reaper."""
         try:
-            if self._apart:
-                await _within(ARI_TEARDOWN_LIMIT_S, self._take_down_snoop())
             await self._take_down_channels()
         finally:
             if self._port is not None:
@@ -127,6 +122,8 @@ class Leg:
     async def _take_down_channels(self) -> None:
         ids, ari = self._ids, self._ari
         steps: list[Awaitable[None]] = [ari.hang_up(ids.media_channel), ari.destroy_bridge(ids.bridge)]
+        if self._apart:
+            steps.append(ari.hang_up(ids.snoop_channel))
         # The engine that took the application's name has taken over its callers too.
         if not self._caller_gone and ari.state is not AriState.REPLACED:
             steps.append(ari.hang_up(ids.caller_channel))
@@ -138,19 +135,6 @@ class Leg:
         # Asterisk drops the socket with the channel; closing it first would leave it in CLOSE_WAIT there.
         if self._port is not None and self._port.notices_end and self._port_connected.is_set():
             await _within(SOCKET_DRAIN_LIMIT_S, self._port_closed.wait())
-
-    async def _take_down_snoop(self) -> None:
-        """Before all else: Asterisk 22.10 locks up for seconds now and then when the bridge goes at the same time."""
-        snoop = self._ids.snoop_channel
-        try:
-            await self._ari.hang_up(snoop)
-        except AriNotFound:
-            pass  # it ends with the caller's channel
-        except AriError as error:
-            self._log.warning("teardown_step_failed", error=str(error))
-            return
-        if snoop not in self._arriving:
-            await self._snoop_gone.wait()
 
     async def _answer(self) -> None:
         ids, ari = self._ids, self._ari

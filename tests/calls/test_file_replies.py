@@ -121,6 +121,7 @@ async def test_a_folder_that_takes_no_files_any_more(open_file_line: LineFactory
         await line.engine.wait_for_log("call_ended", reason="no_input")
         await line.nothing_left()
         no_traceback(line)
+        assert await line.engine.metric("ai_agent_playback_stalls_total") >= 1
         folder.unlink()
         folder.mkdir()
         async with line.caller() as call:
