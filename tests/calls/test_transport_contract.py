@@ -43,8 +43,10 @@ MURMUR = murmur(58_000, seed=17)
 INTERRUPTION = noise(400, seed=15)
 KEYS = "0123456789*#ABCD"
 NO_INPUT_S = 4.0
-MOST_GROWTH_MS = 120
-"""In a minute: two in a thousand. What Asterisk paces is later by a frame for each time it was late itself."""
+MOST_GROWTH_MS = 1500
+"""In a minute: less than beats would come to that slip by 0.6 ms each, as after a plain sleep (1800). Whoever paces is
+later by a frame for each beat that a busy machine made it give up; ``make soak`` shows the rest of it.
+"""
 CHANGE_FRAMES = 4
 """What Asterisk may lose where it begins to mix and where it ceases to."""
 MIB = 2**20
