@@ -87,7 +87,7 @@ def by(*ways: Way) -> Callable[[Scene], Callable[[Stage, Way], Awaitable[None]]]
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def exchange(request: pytest.FixtureRequest) -> AsyncIterator[Exchange]:
     """One for all tests here, with the ways that are to be tested."""
-    chosen = {item.callspec.params["way"] for item in request.session.items if hasattr(item, "callspec")}
+    chosen = {item.callspec.params.get("way") for item in request.session.items if hasattr(item, "callspec")}
     script = SCRIPT.model_copy(update={"announcement": Reply(audio=CHECK_IN)})
     settings = {"conversation": {"no_input_timeout_s": NO_INPUT_S}}
     async with Exchange([way for way in WAYS if way in chosen] or WAYS, settings) as exchange:
