@@ -235,7 +235,7 @@ def main() -> int:
         "\n  out/summary.md   what was said and how fast, on one page"
         "\n\nTo talk to the same agent yourself:  make line"
         "\nThen dial sip:100@127.0.0.1:5060 with a softphone on this machine (Linphone, Zoiper, baresip: no account,"
-        "\nno password, UDP, codec PCMU). For a telephone elsewhere in your network:"
+        "\nno password, UDP, codec PCMU, PCMA, G.722 or Opus). For a telephone elsewhere in your network:"
         "\nSIP_BIND=<this machine's address> make line"
     )
     return 1 if problem else 0

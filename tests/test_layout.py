@@ -16,6 +16,9 @@ ALLOWED = {
 }
 CONCRETE = {
     "transport.audiosocket": {"engine.app"},
+    "transport.rtp": {"engine.app"},
+    "transport.websocket_client": {"engine.app"},
+    "transport.websocket_server": {"engine.app"},
     "providers.openai_realtime": {"engine.app", "engine.config"},
     "providers.local": {"engine.app", "engine.config"},
 }
