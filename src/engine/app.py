@@ -8,7 +8,7 @@ import signal
 import ssl
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -122,10 +122,7 @@ class Engine:
                 self._metrics,
                 self._metronome.stats,
                 self._lag,
-                {
-                    "ari_reconnects": lambda: self._ari.reconnects,
-                    **_transport_counters(self._wires),
-                },
+                self._counters,
             )
         )
         self._web = WebServer(
@@ -198,6 +195,11 @@ class Engine:
             log.warning("stopping_at_once")
             self._switchboard.end_all()
         self._stopping.set()
+
+    def _counters(self) -> dict[str, int]:
+        """What ARI and each wire as a whole count, under exported names."""
+        wires = {f"{wire.name}_{name}": count for wire in self._wires for name, count in wire.counters.items()}
+        return {"ari_reconnects": self._ari.reconnects, **wires}
 
     # What the pages show and do ----------------------------------------------------------------------------
 
@@ -334,15 +336,6 @@ def _websocket_transport(config: Config, credentials: Credentials) -> MediaTrans
 
 def _in_url(host: str) -> str:
     return f"[{host}]" if ":" in host else host
-
-
-def _transport_counters(wires: Wires) -> Mapping[str, Callable[[], int]]:
-    """What befell each wire as a whole, under exported names."""
-
-    def reader(transport: MediaTransport, name: str) -> Callable[[], int]:
-        return lambda: transport.counters[name]
-
-    return {f"{transport.name}_{name}": reader(transport, name) for transport in wires for name in transport.counters}
 
 
 def _secret(value: Any) -> str:

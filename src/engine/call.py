@@ -16,7 +16,7 @@ from engine.bulk_playback import BulkPlaybackManager
 from engine.conversation import Conversation, ConversationServices, ConversationSettings
 from engine.conversation_events import Clip
 from engine.coordinator import Turn
-from engine.ending import EndReason
+from engine.ending import HANGUP_RACE_S, EndReason
 from engine.file_playback import FilePlaybackManager
 from engine.file_player import AriFilePlayer, play_once
 from engine.leg import Leg
@@ -38,8 +38,6 @@ VARIABLES = ("AI_PROVIDER", "AI_GREETING", "AI_TRANSPORT", "AI_AUDIO_FORMAT", CO
 """What the dialplan may choose for a call, and what a choice has to know."""
 _UNEXPLAINED = frozenset({EndReason.MEDIA_LOST, EndReason.PBX_ERROR})
 """Ends that nobody could tell the caller about."""
-HANGUP_RACE_S = 0.5
-"""How long after a refused request the hang-up that explains it may still be on its way."""
 WORKER_LIMIT_S = 2.5
 """How long a cancelled provider or tool may take to close what it opened; the contract allows two seconds."""
 

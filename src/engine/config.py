@@ -52,29 +52,32 @@ class AsteriskConfig(Section):
     )
 
 
-class AudioSocketConfig(Section):
-    host: Host = Field(default="127.0.0.1", description="The address on which the engine waits for calls' sound.")
-    port: Port = Field(default=9092, description="Its TCP port; 0 takes any free one.")
+class AdvertisedSection(Section):
+    """A place where Asterisk finds the engine."""
+
+    host: Host = "127.0.0.1"
     advertise_host: Host | None = Field(
         default=None, description="The engine's address as Asterisk sees it; nothing: the same as host."
     )
 
     @model_validator(mode="after")
-    def _asterisk_knows_where_to_connect(self) -> Self:
+    def _asterisk_knows_where_to_find_us(self) -> Self:
         if self.host in ANY_ADDRESS and self.advertise_host is None:
             raise ValueError(f"with host {self.host}, advertise_host must say where Asterisk finds the engine")
         return self
 
 
-class ExternalMediaConfig(Section):
+class AudioSocketConfig(AdvertisedSection):
+    host: Host = Field(default="127.0.0.1", description="The address on which the engine waits for calls' sound.")
+    port: Port = Field(default=9092, description="Its TCP port; 0 takes any free one.")
+
+
+class ExternalMediaConfig(AdvertisedSection):
     host: Host = Field(default="127.0.0.1", description="The engine's address for sound over RTP.")
     ports: str = Field(
         default="21000-24999",
         pattern=r"^\d{1,5}-\d{1,5}$",
         description="Its UDP ports, first and last; one for each call.",
-    )
-    advertise_host: Host | None = Field(
-        default=None, description="The engine's address as Asterisk sees it; nothing: the same as host."
     )
     allowed_hosts: tuple[Host, ...] = Field(
         default=(), description="Addresses from which sound may come besides the one that Asterisk names."
@@ -92,12 +95,6 @@ class ExternalMediaConfig(Section):
         if not 1 <= first <= last <= 65535:
             raise ValueError(f"expected the first and the last port, as 21000-24999, got {ports!r}")
         return ports
-
-    @model_validator(mode="after")
-    def _asterisk_knows_where_to_send(self) -> Self:
-        if self.host in ANY_ADDRESS and self.advertise_host is None:
-            raise ValueError(f"with host {self.host}, advertise_host must say where Asterisk finds the engine")
-        return self
 
 
 class WebSocketConfig(Section):

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+HANGUP_RACE_S = 0.5
+"""How long after a refused request the hang-up that explains it may still be on its way: events come by a
+connection of their own."""
+
 
 class EndReason(StrEnum):
     """The one reason that a call's end is booked under."""

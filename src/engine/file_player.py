@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import structlog
 
 from audio.formats import AudioFormat
+from engine.ending import HANGUP_RACE_S
 from engine.playback_files import CallFiles
 from transport.ari import AriClient, AriError, AriNotFound
 
@@ -18,9 +19,6 @@ log = structlog.get_logger(__name__)
 
 MOST_WAITING = 64
 """Requests to Asterisk that may wait for their turn; an undisturbed call has at most a handful."""
-HANGUP_RACE_S = 0.5
-"""How long after the channel is gone the hang-up that explains it may still be on its way: events come by a
-connection of their own."""
 CLIP_GRACE_S = 3.0
 """How much longer than it lasts a clip may take to be over."""
 

@@ -123,9 +123,9 @@ class LiveCollector(Collector):
         metrics: EngineMetrics,
         beats: BeatStats,
         lag: LoopLagProbe,
-        counters: Mapping[str, Callable[[], int]],
+        counters: Callable[[], Mapping[str, int]],
     ) -> None:
-        """``counters`` are read from parts of the engine that count by themselves, by exported name."""
+        """``counters`` tells what parts of the engine count by themselves, by exported name; asked once per scrape."""
         self._store = store
         self._metrics = metrics
         self._beats = beats
@@ -155,8 +155,8 @@ class LiveCollector(Collector):
         yield _gauge("asyncio_tasks", "Tasks that are not done.", len(asyncio.all_tasks()))
         yield _counter("beats_late", "Playout beats a whole period late.", self._beats.late)
         yield _counter("beats_skipped", "Playout beats given up after a stall.", self._beats.skipped)
-        for name, read in self._counters.items():
-            yield _counter(name, f"{_sentence(name)}.", read())
+        for name, count in self._counters().items():
+            yield _counter(name, f"{_sentence(name)}.", count)
 
 
 class LoopLagProbe:

@@ -38,9 +38,7 @@ _BEST_FOR: Mapping[str, tuple[AudioFormat, ...]] = {
     "slin48": (SLIN_24K, SLIN_16K, *_NARROWBAND),
 }
 _COMPANDED = {"ulaw": ULAW_8K, "alaw": ALAW_8K}
-_WIDEBAND_AT_LEAST_HZ: Mapping[str, int] = {
-    codec: formats[0].rate_hz for codec, formats in _BEST_FOR.items() if formats[0].rate_hz > SLIN_8K.rate_hz
-}
+_CARRIES_HZ: Mapping[str, int] = {codec: formats[0].rate_hz for codec, formats in _BEST_FOR.items()}
 
 
 @dataclass(slots=True, frozen=True)
@@ -167,7 +165,7 @@ class Wires:
         if audio_format not in transport.formats:
             carried = ", ".join(map(str, transport.formats))
             return f"{transport.name} does not carry {audio_format}, only {carried}"
-        if audio_format.rate_hz > _WIDEBAND_AT_LEAST_HZ.get(caller_codec, SLIN_8K.rate_hz):
+        if audio_format.rate_hz > _CARRIES_HZ.get(caller_codec, SLIN_8K.rate_hz):
             return f"the caller's {caller_codec or 'codec'} carries less than {audio_format.rate_hz} Hz"
         lacking = self.lacking(transport, audio_format)
         return f"{transport.name}: {lacking}" if lacking else ""
